@@ -1,0 +1,139 @@
+"""Audio in: decode, check, mix to mono, resample to 16 kHz, log-mel. Every stage downstream sees the same float32."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+SAMPLE_RATE = 16_000  # samples per second, what Whisper was trained on
+MIN_DURATION = 0.3  # seconds; shorter than any word worth answering
+MAX_DURATION = 120.0  # seconds; a longer monologue would not leave a laptop room for a prompt reply
+SILENCE_PEAK = 1e-3  # full scale is 1.0; -60 dBFS is below the noise of any working microphone
+MAX_FILE_SIZE = 200 * 1024 * 1024  # bytes; two minutes of 8-channel 96 kHz float fit
+
+
+class AudioError(ValueError):
+    """The recording cannot be answered; the message says why and what to do, in words for the person speaking."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One checked recording: `samples` float32 [n] mono in -1..1, `rate` of them a second, as recorded."""
+
+    samples: np.ndarray
+    rate: int = SAMPLE_RATE
+    name: str = "recording"
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.rate
+
+    def resampled(self) -> np.ndarray:
+        """Samples float32 [n] at 16 kHz. Not done on loading: it belongs to the latency of an answer."""
+        if self.rate == SAMPLE_RATE:
+            return self.samples
+        return soxr.resample(self.samples, self.rate, SAMPLE_RATE).astype(np.float32)
+
+
+def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
+    """Decode a file (or its bytes) to float32 samples [n] or [n, channels] and its sample rate in Hz.
+
+    libsndfile reads WAV, FLAC, MP3 and Ogg; what it refuses (phone recordings in MP4 or WebM) goes to PyAV.
+
+    Raises
+    ------
+    AudioError
+        The file is missing, empty, too large or not audio.
+    """
+    if isinstance(source, bytes):
+        name, size = "recording", len(source)
+    else:
+        path = Path(source)
+        name = path.name
+        if not path.is_file():
+            raise AudioError(f"{source} does not exist or is not a file. Check the path.")
+        size = path.stat().st_size
+    if size == 0:
+        raise AudioError(f"{name} is empty (0 bytes). Record it again.")
+    if size > MAX_FILE_SIZE:
+        raise AudioError(f"{name} is {size / 2**20:.0f} MB; at most {MAX_FILE_SIZE / 2**20:.0f} MB can be read.")
+    try:
+        return soundfile.read(
+            io.BytesIO(source) if isinstance(source, bytes) else str(source), dtype="float32", always_2d=False
+        )
+    except (soundfile.LibsndfileError, RuntimeError, TypeError):
+        return _load_with_av(source, name)
+
+
+def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, int]:
+    import av
+
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
+            frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]
+            frames += resampler.resample(None)
+            samples = [frame.to_ndarray()[0] for frame in frames]
+            return np.concatenate(samples or [np.zeros(0, np.float32)]), stream.rate
+    except (av.error.FFmpegError, IndexError, ValueError, OSError) as error:
+        raise AudioError(
+            f"{name} is not audio that can be read. Use WAV, FLAC, MP3, Ogg, M4A or WebM, or record it again."
+        ) from error
+
+
+def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utterance:
+    """Mono float32 from any shape and integer width, checked.
+
+    Parameters
+    ----------
+    samples: [n] or [n, channels]; integers are scaled by their width, floats are taken as -1..1 (and scaled down
+        when they exceed it).
+    rate: samples per second, positive.
+
+    Raises
+    ------
+    AudioError
+        Not finite, too short, too long, or silent.
+    """
+    samples = np.asarray(samples)
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif np.issubdtype(samples.dtype, np.integer):
+        samples = samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
+    samples = samples.astype(np.float32, copy=False)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1)
+    if samples.ndim != 1 or rate <= 0:
+        raise AudioError(f"{name} has no usable channels or sample rate. Record it again.")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name} holds samples that are not numbers (NaN or infinity). Export it again.")
+    duration = len(samples) / rate
+    if duration < MIN_DURATION:
+        raise AudioError(f"{name} is too short: {duration:.2f} s. Speak for at least {MIN_DURATION} s.")
+    if duration > MAX_DURATION:
+        raise AudioError(f"{name} is too long: {duration:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again.")
+    peak = float(np.abs(samples).max())
+    if peak < SILENCE_PEAK:
+        raise AudioError(f"Nothing was heard: {name} is silent. Check that the right microphone is on, and speak up.")
+    if peak > 1:
+        samples = samples / peak
+    return Utterance(np.ascontiguousarray(samples), rate, name)
+
+
+def load_utterance(source: str | Path) -> Utterance:
+    """Decode and check one file; see `load_audio` and `prepare` for what can go wrong."""
+    samples, rate = load_audio(source)
+    return prepare(samples, rate, Path(source).name)
+
+
+def log_mel(samples: np.ndarray | torch.Tensor, mels: int) -> torch.Tensor:
+    """Whisper's log-mel spectrogram [mels, frames], 100 frames a second, of the samples as they are: no padding."""
+    from whisper.audio import log_mel_spectrogram  # brings numba along: a second of import that text does not need
+
+    return log_mel_spectrogram(torch.as_tensor(samples), mels)

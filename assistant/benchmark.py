@@ -1,0 +1,262 @@
+"""Measures every lane on a set of clips: medians and 95th percentiles by clip length, and the ratio of the lanes.
+
+What makes the numbers comparable: one lane at a time, both warmed up on two utterances that do not count, the order
+of the lanes swapped from clip to clip, garbage collected before each answer and never during one, ratios formed clip
+by clip, and every lane's own clock checked against a second one here.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assistant.audio import AudioError, Utterance, load_utterance
+from assistant.lanes import Lane, Reply
+from assistant.latency import Latency, hardware, summarise
+
+AUDIO_ENDINGS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".aac", ".aiff"}
+BUCKETS = (("<3 s", 0.0, 3.0), ("3-8 s", 3.0, 8.0), ("8-15 s", 8.0, 15.0), (">15 s", 15.0, float("inf")))  # seconds
+CLOCK_TOLERANCE = (20.0, 0.05)  # milliseconds, and share of the total, that a lane's clock may be off
+BUSY = 0.25  # load average per core above which somebody else is computing
+UNITS = {"reply_tokens": "", "tokens_per_second": "/s", "rtf": "x"}  # all other terms: ms
+RATIO_TERMS = ("first_token", "total")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One answer of one lane to one clip; `clip` is its number in the set."""
+
+    clip: int
+    duration: float  # seconds
+    lane: str
+    latency: Latency
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run, averaged over the last minute; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """The clips named by `manifest.jsonl` in the folder, or else every audio file below it.
+
+    Raises
+    ------
+    AudioError
+        No such folder, no clip in it, or a manifest that cannot be read.
+    """
+    if not folder.is_dir():
+        raise AudioError(f"{folder} is not a folder. Give one that holds audio files or a manifest.jsonl.")
+    manifest = folder / "manifest.jsonl"
+    if manifest.is_file():
+        try:
+            lines = manifest.read_text("utf-8").splitlines()
+            clips = [folder / json.loads(line)["audio"] for line in lines if line.strip()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AudioError(f'{manifest} must hold one JSON object with "audio" on every line: {error!r}') from error
+    else:
+        clips = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+    if not clips:
+        raise AudioError(f"{folder} holds no audio ({', '.join(sorted(AUDIO_ENDINGS))}).")
+    return clips
+
+
+def load_clips(paths: Sequence[Path], report: Report) -> list[Utterance]:
+    """The readable clips; the others are reported and left out.
+
+    Raises
+    ------
+    AudioError
+        None is readable.
+    """
+    clips = []
+    for path in paths:
+        try:
+            clips.append(load_utterance(path))
+        except AudioError as error:
+            report(f"skipped: {error}")
+    if not clips:
+        raise AudioError("No clip could be read.")
+    return clips
+
+
+def measure(
+    lanes: Mapping[str, Lane],
+    clips: Sequence[Utterance],
+    instruction: str | None = None,
+    repeat: int = 1,
+    report: Report = lambda message: None,
+) -> list[Measurement]:
+    """Answer every clip with every lane, `repeat` times.
+
+    A clip that any lane refuses (no words heard) counts for none, so that all lanes are judged by the same clips.
+
+    Raises
+    ------
+    AudioError
+        No clip is left.
+    """
+    names = list(lanes)
+    by_length = sorted(clips, key=lambda clip: clip.duration)
+    for name in names:
+        for clip in (by_length[0], by_length[-1]):
+            with contextlib.suppress(AudioError):
+                _answer(lanes[name], clip, instruction)
+    done: list[Measurement] = []
+    refused: set[int] = set()
+    for turn in range(repeat):
+        for number, clip in enumerate(clips):
+            report(f"{turn * len(clips) + number + 1}/{repeat * len(clips)}  {clip.name}")
+            for name in names if (turn + number) % 2 == 0 else reversed(names):
+                if number in refused:
+                    continue
+                try:
+                    latency, elapsed = _answer(lanes[name], clip, instruction)
+                except AudioError as error:
+                    report(f"skipped: {clip.name}, {name}: {error}")
+                    refused.add(number)
+                    continue
+                absolute, share = CLOCK_TOLERANCE
+                if abs(elapsed - (latency.total or 0.0)) > absolute + share * elapsed:
+                    report(f"{clip.name}, {name}: says {latency.total} ms, but took {elapsed:.0f} ms; do not trust it")
+                done.append(Measurement(number, clip.duration, name, latency))
+    done = [measurement for measurement in done if measurement.clip not in refused]
+    if not done:
+        raise AudioError("No lane could answer any clip.")
+    return done
+
+
+def _answer(lane: Lane, clip: Utterance, instruction: str | None) -> tuple[Latency, float]:
+    """One answer: the lane's own record, and the milliseconds that passed here."""
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        chunks = lane.answer(clip, instruction)
+        last = None
+        for chunk in chunks:
+            last = chunk
+        elapsed = (time.perf_counter() - start) * 1000
+    finally:
+        gc.enable()
+    if not isinstance(last, Reply):
+        raise RuntimeError(f"The {lane.name} lane ended without a reply.")
+    return last.latency, elapsed
+
+
+def summary(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """`clips`, `lanes`, `ratio` and `by_duration` of the measurements, as `launch.py bench` prints them."""
+    buckets = []
+    for label, low, high in BUCKETS:
+        inside = [one for one in measurements if low <= one.duration < high]
+        if inside:
+            buckets.append({"duration": label, **_summary(inside)})
+    return {**_summary(measurements), "by_duration": buckets}
+
+
+def _summary(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    lanes: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(one.lane for one in measurements):
+        own = [one.latency for one in measurements if one.lane == name]
+        values = {field.name: summarise(getattr(latency, field.name) for latency in own) for field in fields(Latency)}
+        lanes[name] = {term: value for term, value in values.items() if value is not None}
+    return {
+        "clips": len({one.clip for one in measurements}),
+        "lanes": dict(sorted(lanes.items(), reverse=True)),  # the end-to-end lane first, whichever began
+        "ratio": {term: ratio for term in RATIO_TERMS if (ratio := _ratio(measurements, term)) is not None},
+    }
+
+
+def _ratio(measurements: Sequence[Measurement], term: str) -> float | None:
+    """End-to-end over cascade: the median over clips of each clip's own ratio (of its medians, when repeated)."""
+    values: dict[int, dict[str, list[float]]] = {}
+    for one in measurements:
+        if (value := getattr(one.latency, term)) is not None:
+            values.setdefault(one.clip, {}).setdefault(one.lane, []).append(value)
+    ratios = [
+        statistics.median(lanes["end_to_end"]) / statistics.median(lanes["cascade"])
+        for lanes in values.values()
+        if {"end_to_end", "cascade"} <= lanes.keys() and statistics.median(lanes["cascade"]) > 0
+    ]
+    return round(statistics.median(ratios), 3) if ratios else None
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The summary for people: terms as rows, lanes as columns, all clips first and then by length."""
+    lines = list(_section("All clips", result, [field.name for field in fields(Latency)]))
+    for bucket in result["by_duration"]:
+        lines += ["", *_section(bucket["duration"], bucket, RATIO_TERMS)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _section(title: str, result: Mapping[str, Any], terms: Sequence[str]) -> Iterator[str]:
+    lanes, ratio = result["lanes"], result["ratio"]
+    count = result["clips"]
+    title = f"{title} ({count} clip{'s' if count != 1 else ''})"
+    yield f"{title:<26}" + "".join(f"{name.replace('_', '-'):>20}" for name in lanes) + f"{'ratio' if ratio else '':>9}"
+    yield " " * 26 + f"{'median':>11}{'p95':>9}" * len(lanes)
+    for term in terms:
+        if not any(term in lane for lane in lanes.values()):
+            continue
+        row = f"  {term:<18}{UNITS.get(term, 'ms'):<6}"
+        for lane in lanes.values():
+            value = lane.get(term)
+            row += f"{_number(value['median']):>11}{_number(value['p95']):>9}" if value else f"{'-':>11}{'-':>9}"
+        yield row + (f"{ratio[term]:>9.2f}" if term in ratio else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def peak_memory() -> float | None:
+    """The most memory this process has held, in GiB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on a Mac
+    return round(peak / (2**30 if sys.platform == "darwin" else 2**20), 2)
+
+
+def benchmark(
+    lanes: Mapping[str, Lane],
+    paths: Sequence[Path],
+    precision: str,
+    load: float | None,
+    instruction: str | None = None,
+    repeat: int = 1,
+    report: Report = lambda message: None,
+) -> tuple[str, dict[str, Any]]:
+    """The whole run: the text for people and the object for programs.
+
+    `load` is the load average before the models were loaded, which themselves keep the machine busy.
+
+    Raises
+    ------
+    AudioError
+        No clip could be read or answered.
+    """
+    clips = load_clips(paths, report)
+    result = summary(measure(lanes, clips, instruction, repeat, report))
+    skipped = len(paths) - result["clips"]
+    threads = torch.get_num_threads()
+    heading = [hardware(), f"{precision}; {threads} threads; {repeat} repeat{'s' if repeat != 1 else ''} per clip"]
+    if skipped:
+        heading.append(f"{skipped} of {len(paths)} clips skipped, named above")
+    if load is not None and load > BUSY * (os.cpu_count() or 1):
+        heading.append(f"WARNING: the machine was busy before the start (load average {load}): too slow, too uneven")
+    facts = {"hardware": hardware(), "precision": precision, "threads": threads, "load_average": load}
+    memory = {"peak_memory_gib": peak_memory(), "skipped": skipped, "repeat": repeat, "instruction": instruction}
+    return "\n".join([*heading, "", table(result)]), {**facts, **memory, **result}

@@ -1,0 +1,90 @@
+"""What is shipped of a trained speech-LLM: `config.json`, `connector.safetensors` and, when trained, LoRA weights.
+
+The base models are named in `config.json`, never copied.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from assistant.connector import Connector, ConnectorConfig, build_connector
+
+LORA = "lora.safetensors"
+
+
+class CheckpointError(RuntimeError):
+    """The checkpoint cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """`config.json`: the connector's shape and the base models by the name and SHA-256 of `models.toml`.
+
+    `lora` holds peft's settings (rank, alpha, target modules) when `lora.safetensors` is there.
+    """
+
+    connector: ConnectorConfig
+    whisper: str
+    llm: str
+    whisper_sha256: str | None = None
+    llm_sha256: str | None = None
+    lora: dict[str, Any] | None = None
+
+
+def write_checkpoint(folder: Path, config: CheckpointConfig, connector: Connector) -> None:
+    """Write config and connector (float16), each file atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: value.half() if value.is_floating_point() else value.to(torch.int32)
+        for name, value in connector.state_dict().items()
+    }
+    partial = folder / "connector.partial"
+    save_file({name: value.contiguous().cpu() for name, value in state.items()}, partial)
+    os.replace(partial, folder / "connector.safetensors")
+    partial = folder / "config.partial"
+    partial.write_text(json.dumps(asdict(config), indent=2) + "\n", "utf-8")
+    os.replace(partial, folder / "config.json")
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """The configuration of a checkpoint folder.
+
+    Raises
+    ------
+    CheckpointError
+        No such folder, or its `config.json` is not one of ours.
+    """
+    try:
+        entries = json.loads((folder / "config.json").read_text("utf-8"))
+        known = {field.name for field in fields(CheckpointConfig)}
+        if unknown := set(entries) - known:
+            raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
+        return CheckpointConfig(**{**entries, "connector": ConnectorConfig(**entries["connector"])})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} holds no checkpoint (no config.json). Give a folder that does.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error}") from error
+
+
+def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor) -> Connector:
+    """The trained connector, in float32 on the CPU, tied to the LLM's input embeddings [vocabulary, llm_width].
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing or damaged, or the checkpoint was made for another LLM.
+    """
+    try:
+        state = load_file(folder / "connector.safetensors")
+        connector = build_connector(config.connector, embeddings, state.get("token_ids"))
+        connector.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint {folder} cannot be used: {error}") from error
+    return connector.eval().requires_grad_(False)

@@ -1,0 +1,234 @@
+"""The one resident LLM: load, quantise, chat template, prefix cache, greedy streaming generation, LoRA on and off."""
+
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from assistant.latency import StageClock
+from assistant.quantisation import quantise, supported
+from assistant.weights import WeightsError, locate, registry
+
+MAX_REPLY = 256  # tokens
+MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: `role` is system, user or assistant; `parts` are texts and speech vectors [n, llm_width], in order."""
+
+    role: str
+    parts: Sequence[str | Tensor]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids [n] with placeholders where `speech` [n] is true, and the `vectors` [speech.sum(), width] for them."""
+
+    ids: Tensor
+    speech: Tensor
+    vectors: Tensor | None = None
+
+
+@dataclass
+class _Prefix:
+    """The keys and values of the tokens every prompt begins with."""
+
+    ids: Tensor
+    cache: DynamicCache
+
+
+@dataclass
+class LLM:
+    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16."""
+
+    name: str
+    precision: str
+    device: torch.device
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    _prefixes: dict[bool, _Prefix] = field(default_factory=dict)
+    _has_lora: bool = False
+    _lora_on: bool = False
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Input embeddings [vocabulary, width]."""
+        return self.model.get_input_embeddings().weight
+
+    # Prompts ------------------------------------------------------------------------------------------------------
+
+    def prompt(self, messages: Sequence[Message], reply: bool = True) -> Prompt:
+        """Fill in the chat template; every speech vector takes the place of one token.
+
+        `reply` appends the opening of the assistant's turn. A template without a system turn is fine.
+        """
+        filled = [
+            {"role": m.role, "content": "".join(part if isinstance(part, str) else MARK for part in m.parts)}
+            for m in messages
+        ]
+        text = self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply)
+        clips = [part for message in messages for part in message.parts if isinstance(part, Tensor)]
+        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
+        ids, speech = list(pieces[0]), [False] * len(pieces[0])
+        for clip, piece in zip(clips, pieces[1:], strict=True):
+            ids += [0] * len(clip) + piece
+            speech += [True] * len(clip) + [False] * len(piece)
+        vectors = torch.cat(clips) if clips else None
+        return Prompt(torch.tensor(ids, device=self.device), torch.tensor(speech, device=self.device), vectors)
+
+    def embed(self, prompt: Prompt) -> Tensor:
+        """Input vectors [1, n, width]: the LLM's own for text, the prompt's for speech."""
+        embedded = self.model.get_input_embeddings()(prompt.ids)  # [n, width]
+        if prompt.vectors is not None:
+            embedded = embedded.masked_scatter(prompt.speech[:, None], prompt.vectors.to(embedded.dtype))
+        return embedded[None]
+
+    # Generation ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def stream(self, prompt: Prompt, clock: StageClock, max_tokens: int = MAX_REPLY) -> Iterator[str]:
+        """Yield the greedy reply in pieces of text as they become readable; times `prefill` and every token."""
+        with clock.stage("prefill"):
+            logits, cache = self._prefill(prompt)
+        ends = self._end_tokens()
+        tokens: list[int] = []
+        shown = ""
+        for _ in range(max_tokens):
+            token = int(logits.argmax())
+            if token in ends:
+                break
+            tokens.append(token)
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
+            clock.token(shown=bool(piece))
+            if piece:
+                shown = text
+                yield piece
+            step = torch.tensor([[token]], device=self.device)
+            logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+
+    def _end_tokens(self) -> set[int]:
+        ends = self.model.generation_config.eos_token_id
+        known = ends if isinstance(ends, list) else [ends]
+        return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
+
+    def _prefill(self, prompt: Prompt) -> tuple[Tensor, DynamicCache]:
+        """Logits of the next token [vocabulary] and the cache of the whole prompt."""
+        prefix = self._prefix()
+        known = len(prefix.ids)
+        if len(prompt.ids) > known and torch.equal(prompt.ids[:known], prefix.ids):
+            cache, done = copy.deepcopy(prefix.cache), known
+        else:
+            cache, done = DynamicCache(config=self.model.config), 0
+        return self._extend(self.embed(prompt)[:, done:], cache), cache
+
+    def _extend(self, embedded: Tensor, cache: DynamicCache) -> Tensor:
+        """Run vectors [1, n, width] on top of `cache`; logits of the next token [vocabulary]."""
+        # The first token goes alone: see Int8Linear.
+        parts = [embedded] if cache.get_seq_length() or embedded.shape[1] == 1 else [embedded[:, :1], embedded[:, 1:]]
+        for part in parts:
+            output = self.model(inputs_embeds=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return output.logits[0, -1]
+
+    def _prefix(self) -> _Prefix:
+        """What two different questions have in common at the start, computed once for LoRA on and once for off."""
+        if self._lora_on not in self._prefixes:
+            first, second = (self.prompt([Message("user", [text])]).ids for text in ("One", "?"))
+            shortest = min(len(first), len(second))
+            same = int((first[:shortest] == second[:shortest]).long().cumprod(0).sum())
+            ids = first[:same]
+            cache = DynamicCache(config=self.model.config)
+            if same:
+                self._extend(self.model.get_input_embeddings()(ids)[None], cache)
+            self._prefixes[self._lora_on] = _Prefix(ids, cache)
+        return self._prefixes[self._lora_on]
+
+    # LoRA ---------------------------------------------------------------------------------------------------------
+
+    def add_lora(self, settings: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
+        """Put LoRA matrices (peft's settings: `r`, `lora_alpha`, `target_modules`) beside the LLM's, switched off."""
+        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+        self.model = inject_adapter_in_model(LoraConfig(**settings), self.model)
+        if state is not None:
+            set_peft_model_state_dict(self.model, state)
+        self._has_lora = True
+        self._switch_lora(False)
+
+    @contextlib.contextmanager
+    def lora(self) -> Iterator[None]:
+        """Within this block LoRA is on: for prompts that hold speech. Outside, the LLM is its untouched self."""
+        self._switch_lora(self._has_lora)
+        try:
+            yield
+        finally:
+            self._switch_lora(False)
+
+    def _switch_lora(self, on: bool) -> None:
+        self._lora_on = on
+        if self._has_lora:
+            from peft.tuners.tuners_utils import BaseTunerLayer
+
+            for module in self.model.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.enable_adapters(on)
+
+
+_quiet = threading.Lock()
+
+
+def load_llm(
+    name: str,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    lora: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
+) -> LLM:
+    """Load a chat model by its name in `models.toml`, a folder, or its name on the hub (safetensors only).
+
+    Parameters
+    ----------
+    precision: int8 (CPU only), float32, float16, bfloat16; auto takes int8 on a CPU and bfloat16 on a GPU.
+    lora: peft's settings and trained matrices; added before quantisation, so they stay exact.
+
+    Raises
+    ------
+    WeightsError
+        The model cannot be found or has no chat template.
+    """
+    device = torch.device(device)
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "int8" if supported() else "float32"
+    if precision not in ("int8", "float32", "float16", "bfloat16"):
+        raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
+    if precision == "int8" and device.type != "cpu":
+        raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
+    source: str | Path = locate(name) if name in registry() else name
+    with _quiet:
+        transformers_logging.disable_progress_bar()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
+            dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
+    if not tokenizer.chat_template:
+        raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
+    llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
+    if lora is not None:
+        llm.add_lora(*lora)
+    if precision == "int8":
+        quantise(llm.model)
+        llm.model.float()
+    llm.model.to(device)
+    return llm

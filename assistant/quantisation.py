@@ -1,0 +1,44 @@
+"""Dynamic int8: on a CPU four times smaller and several times faster than float32, for the LLM's matrices."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with int8 weights (one scale an output channel) and activations quantised as they come.
+
+    Activations share one scale for all rows of a call. That is why `llm.py` never sends the first token of a prompt
+    together with the others: its activations are hundreds of times larger (arXiv 2402.17762) and would leave the
+    rest a few of the 128 steps.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float().cpu()
+        scales = weight.abs().amax(1).clamp(min=1e-8).double() / 127
+        bias = None if linear.bias is None else linear.bias.detach().float().cpu()
+        with warnings.catch_warnings():  # torch announces a successor that has no int8 kernel for CPUs yet
+            warnings.simplefilter("ignore")
+            quantised = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales)).long(), 0, torch.qint8)
+            self._packed = torch.ops.quantized.linear_prepack(quantised, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 [..., in] -> float32 [..., out]."""
+        # Seven-bit activations: the 16-bit sums of processors without VNNI would overflow with eight.
+        return torch.ops.quantized.linear_dynamic(x, self._packed, True)
+
+
+def supported() -> bool:
+    """Whether this build of torch has int8 kernels for this processor."""
+    return torch.backends.quantized.engine not in ("none", "")
+
+
+def quantise(module: nn.Module) -> None:
+    """Replace every `nn.Linear` inside `module`, LoRA's small matrices excepted, by an `Int8Linear`."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear) and not hasattr(child, "base_layer"):
+            setattr(module, name, Int8Linear(child))
+        elif not name.startswith("lora_"):
+            quantise(child)

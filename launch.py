@@ -1,0 +1,280 @@
+"""Start here: `python launch.py` opens the page; ask, bench, doctor and test are the other things it can do.
+
+The first start prepares a `.venv` beside this file. Torch and the rest are imported only by what needs them.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  # said before anything below fails to be understood
+    sys.exit("Earshot needs Python 3.10 or newer; this is Python {}.{}.".format(*sys.version_info[:2]))
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assistant import doctor, environment
+
+if TYPE_CHECKING:
+    from assistant.audio import Utterance
+    from assistant.lanes import Lane, Reply
+
+ROOT = Path(__file__).resolve().parent
+SAMPLES = ROOT / "assets" / "samples"
+LANES = {"end-to-end": "end_to_end", "cascade": "cascade"}  # as typed -> as in JSON
+HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # what each lane calls what it heard
+STAGES = ("features", "encode", "connect", "transcribe", "prefill")
+MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
+DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
+
+
+class BadInput(Exception):
+    """What was asked for cannot be done; the message says which input and what to do."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # replies may be Chinese where the terminal is not
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    # Nothing leaves this machine: both libraries report usage unless told not to.
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    try:
+        if arguments[:1] == ["test"]:  # everything after it belongs to pytest
+            return test(arguments[1:])
+        options = parser().parse_args(arguments)
+        if options.command != "doctor":
+            environment.ensure(["runtime"], ROOT / "launch.py", arguments)
+        return {"ask": ask, "bench": bench, "doctor": diagnose, None: page}[options.command](options)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough; Python must not try to flush the rest on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except environment.PreparationError as error:
+        print(error, file=sys.stderr)
+        return OUR_FAULT
+    except Exception as error:
+        if os.environ.get("EARSHOT_DEBUG"):
+            raise
+        first = (str(error).splitlines() or ["no message"])[0]
+        print(f"Earshot failed: {type(error).__name__}: {first} (EARSHOT_DEBUG=1 shows where)", file=sys.stderr)
+        return OUR_FAULT
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    models = shared.add_argument_group("models")
+    models.add_argument("--llm", metavar="NAME", help="a chat LLM of assets/models.toml, a folder, or a hub name")
+    models.add_argument("--whisper", metavar="NAME", help="a Whisper size, such as whisper-base")
+    models.add_argument("--checkpoint", metavar="DIR", type=Path, help="a trained speech-LLM")
+    models.add_argument("--precision", help="auto, int8, float32, float16 or bfloat16")
+    asking = argparse.ArgumentParser(add_help=False)
+    asking.add_argument("--instruction", metavar="TEXT", help="what to do with the speech; without it, it is answered")
+    asking.add_argument("--lane", choices=["both", *LANES], default="both")
+
+    top = argparse.ArgumentParser(prog="launch.py", description="Speak; two lanes answer.", parents=[shared])
+    top.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    top.add_argument("--port", type=_port, default=7860, help="first port to try (default: 7860)")
+    top.add_argument("--no-browser", action="store_true", help="do not open the page")
+    commands = top.add_subparsers(dest="command", metavar="{ask,bench,doctor,test}")
+    one = commands.add_parser("ask", parents=[shared, asking], help="answer audio files in the terminal")
+    one.add_argument("audio", nargs="+", type=Path)
+    one.add_argument("--json", action="store_true", help="one JSON object per clip, and nothing else")
+    many = commands.add_parser("bench", parents=[shared, asking], help="measure the lanes on a set of clips")
+    many.add_argument("folder", nargs="?", type=Path, default=SAMPLES, help="clips (default: the bundled samples)")
+    many.add_argument("--repeat", type=_positive, default=1, metavar="N", help="answers per clip and lane")
+    commands.add_parser("doctor", help="what is installed, what is missing, and how to get it")
+    commands.add_parser("test", help="run the tests; what follows goes to pytest")
+    return top
+
+
+def page(options: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    port = free_port(options.host, options.port)
+    print("Loading the models…", file=sys.stderr, flush=True)
+    lanes = load_lanes(options)
+    from assistant.tts import Voice
+    from ui.page import build_page, launch_options
+
+    blocks = build_page(lanes, Voice(), SAMPLES).queue(default_concurrency_limit=1, max_size=32)
+    serving = {"server_name": options.host, "server_port": port, "inbrowser": not options.no_browser}
+    blocks.launch(**{**serving, "show_error": False, "share": False, **launch_options()})
+    return DONE
+
+
+def ask(options: argparse.Namespace) -> int:
+    """Answer clips in the terminal, or as JSON lines."""
+    from assistant.audio import AudioError, load_utterance
+
+    clips: list[tuple[Path, Utterance]] = []
+    problems = 0
+    for path in options.audio:  # all are looked at before the models are loaded
+        try:
+            clips.append((path, load_utterance(path)))
+        except AudioError as error:
+            print(error, file=sys.stderr)
+            problems += 1
+    if not clips:
+        return BAD_INPUT
+    with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not get between the JSON lines
+        lanes = chosen(load_lanes(options), options.lane)
+    for path, utterance in clips:
+        try:
+            if options.json:
+                with contextlib.redirect_stdout(sys.stderr):
+                    answer = as_object(path, utterance, options.instruction or None, lanes)
+                print(json.dumps(answer, ensure_ascii=False), flush=True)
+            else:
+                tell(path, utterance, options.instruction or None, lanes)
+        except AudioError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            problems += 1
+    return BAD_INPUT if problems else DONE
+
+
+def as_object(
+    path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]"
+) -> dict[str, object]:
+    """One clip's answers in the form that programs read."""
+    from assistant.lanes import Reply
+    from assistant.latency import hardware
+
+    answers = {}
+    for name, lane in lanes.items():
+        reply = list(lane.answer(utterance, instruction))[-1]
+        if not isinstance(reply, Reply):
+            raise RuntimeError(f"The {name} lane ended without a reply.")
+        answers[name] = {"text": reply.text, HEARD[name]: reply.heard, "latency": reply.latency.as_dict()}
+    about = {"audio": str(path), "duration_s": round(utterance.duration, 3), "instruction": instruction}
+    return {**about, "hardware": hardware(), "lanes": answers}
+
+
+def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]") -> None:
+    """One clip's answers as they come, each with where its time went."""
+    from assistant.lanes import Heard, Reply, TextDelta
+
+    print(f"{path} ({utterance.duration:.1f} s)")
+    for name, lane in lanes.items():
+        print(f"\n{name.replace('_', '-')}")
+        for chunk in lane.answer(utterance, instruction):
+            if isinstance(chunk, Heard) and chunk.text is not None:
+                print(f"  {HEARD[name]}: {chunk.text}")
+            elif isinstance(chunk, TextDelta):
+                print(chunk.text, end="", flush=True)
+            elif isinstance(chunk, Reply):
+                print(f"\n  {timing(chunk)}")
+    print()
+
+
+def timing(reply: "Reply") -> str:
+    """Where a reply's time went, in one line."""
+    latency = reply.latency
+    stages = " + ".join(f"{stage} {getattr(latency, stage):.0f}" for stage in STAGES if getattr(latency, stage))
+    first = "no text" if latency.first_token is None else f"first token {latency.first_token:.0f} ms"
+    speed = f", {latency.tokens_per_second:.1f} tokens/s" if latency.tokens_per_second else ""
+    return f"{first} ({stages}), total {latency.total or 0:.0f} ms, {latency.reply_tokens} tokens{speed}"
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure the lanes; the last line is one JSON object."""
+    from assistant import benchmark
+    from assistant.audio import AudioError
+
+    load = benchmark.load_average()
+    try:
+        paths = benchmark.find_clips(options.folder)
+        with contextlib.redirect_stdout(sys.stderr):
+            every = load_lanes(options)
+            lanes = chosen(every, options.lane)
+            from assistant.lanes import precision_in_words
+
+            text, result = benchmark.benchmark(
+                lanes, paths, precision_in_words(every), load, options.instruction or None, options.repeat, _progress
+            )
+    except AudioError as error:
+        raise BadInput(str(error)) from error
+    print(text, json.dumps(result, ensure_ascii=False), sep="\n\n")
+    return DONE
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Look, without preparing anything: inside the `.venv` when there is one, in this Python otherwise."""
+    found = environment.Environment()
+    if not found.usable_here(["runtime"]) and found.prepared(["runtime"]):
+        found.enter(ROOT / "launch.py", ["doctor"])
+    return doctor.report(found)
+
+
+def test(arguments: list[str]) -> int:
+    """Run pytest, installing it the first time."""
+    environment.ensure(["runtime", "test"], ROOT / "launch.py", ["test", *arguments])
+    advice = doctor.chromium_advice()
+    if advice:
+        print(f"The tests of the page need Chromium: {advice}", file=sys.stderr)
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
+
+
+def load_lanes(options: argparse.Namespace) -> "dict[str, Lane]":
+    """Both lanes, with the models that were asked for."""
+    from assistant import lanes
+    from assistant.checkpoint import CheckpointError
+    from assistant.weights import WeightsError
+
+    named = {name: getattr(options, name) for name in MODEL_OPTIONS if hasattr(options, name)}
+    try:
+        return lanes.load_lanes(lanes.ModelOptions(**named))
+    except (CheckpointError, WeightsError) as error:
+        if named:
+            raise BadInput(str(error)) from error
+        raise
+
+
+def chosen(lanes: "dict[str, Lane]", choice: str) -> "dict[str, Lane]":
+    """The lanes of `--lane`, in the order they answer."""
+    return {name: lanes[name] for typed, name in LANES.items() if choice in ("both", typed)}
+
+
+def free_port(host: str, first: int) -> int:
+    """The first port from `first` on that nobody listens on; raises BadInput when the next 100 are taken."""
+    for port in range(first, min(first + 100, 65536)):
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise BadInput(f"{host} is not an address of this machine: {error}. Use --host 127.0.0.1.") from error
+        with socket.socket(addresses[0][0], socket.SOCK_STREAM) as listener:
+            if os.name != "nt":  # there it would let two programs share a port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                listener.bind(addresses[0][4])
+                return port
+    raise BadInput(f"No free port on {host} from {first} on. Give another with --port.")
+
+
+def _progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _port(text: str) -> int:
+    if not (text.isdigit() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is not a port; use 1 to 65535")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,209 @@
+"""A browser with a WAV file for a microphone, and the page served on scripted or on the real lanes."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from assistant.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
+from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
+from assistant.latency import Latency
+from assistant.tts import SpeechUnavailable, Voice
+from ui.page import ASSETS, build_page, launch_options, read_samples
+
+CHROMIUM = Path(os.environ.get("EARSHOT_CHROMIUM", "/usr/bin/chromium"))
+QUIET = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync"]
+WAIT = 15_000  # milliseconds a scripted page may take; the machine that runs the tests may be busy
+REMOTE = "earshot.test"  # a host name that leads here and that no browser takes for this machine
+
+expect.set_options(timeout=WAIT)
+
+
+class ScriptedLane(Lane):
+    """Answers at once with words that only its own utterance and instruction can have led to.
+
+    The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, and "deaf" makes the
+    end-to-end lane hear nothing.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.started = threading.Event()
+        self.closed = threading.Event()
+
+    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
+        """Stream the script."""
+        self.closed.clear()
+        self.started.set()
+        try:
+            heard = f"{utterance.duration:.2f} seconds"
+            yield Heard(heard)
+            if instruction == "deaf" and self.name == "end_to_end":
+                raise AudioError("No words were heard.")
+            if instruction == "fail":
+                raise RuntimeError("scripted failure")
+            text = f"{self.name} was told {instruction} about {heard}"
+            if instruction == "markup":
+                text = "<b>bold</b><script>document.title = 'changed'</script>"
+            for index in range(300 if instruction == "slowly" else 1):
+                yield TextDelta(text if index == 0 else ".")
+                time.sleep(0.1 if instruction == "slowly" else 0)
+            cascade = self.name == "cascade"
+            yield Reply(
+                text,
+                heard,
+                Latency(
+                    features=10,
+                    encode=200,
+                    connect=None if cascade else 40,
+                    transcribe=800 if cascade else None,
+                    prefill=100,
+                    first_token=1120 if cascade else 360,
+                    total=2000 if cascade else 1250,
+                    reply_tokens=20,
+                ),
+            )
+        finally:
+            self.closed.set()
+
+
+class ScriptedVoice(Voice):
+    """Hums for a second, whatever it is to say."""
+
+    def speak(self, text: str) -> Iterator[np.ndarray]:
+        """One quiet second."""
+        if "unspeakable" in text:
+            raise SpeechUnavailable("This voice does not say that.")
+        yield hum(1.0, self.sample_rate)
+
+
+class Server:
+    """The page on 127.0.0.1."""
+
+    def __init__(self, lanes: dict[str, Lane], voice: Voice | None, samples: Path) -> None:
+        self.lanes = lanes
+        self.page = build_page(lanes, voice, samples)
+        self.page.queue(default_concurrency_limit=1, max_size=32).launch(
+            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
+        )
+        self.url = str(self.page.local_url)
+        self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
+        self.remote_url = f"http://{REMOTE}:{self.port}/"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.page.close()
+
+
+def hum(duration: float, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Float32 samples of a rising and falling tone: audible, and nothing else."""
+    time_axis = np.arange(int(duration * rate)) / rate
+    return (0.2 * np.sin(2 * np.pi * 220 * time_axis) * np.sin(2 * np.pi * 2 * time_axis) ** 2).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WAV file with the shortest bundled clip of three seconds and more: what the fake microphone hears."""
+    found = [load_utterance(entry["audio"]) for entry in read_samples(ASSETS / "samples")]
+    long_enough = [utterance for utterance in found if utterance.duration >= 3]
+    if not long_enough:
+        pytest.fail("assets/samples holds no clip of three seconds or more; the fake microphone has nothing to hear.")
+    shortest = min(long_enough, key=lambda utterance: utterance.duration)
+    path = tmp_path_factory.mktemp("microphone") / "speech.wav"
+    soundfile.write(path, shortest.resampled(), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Callable[..., Browser]]:
+    """Starts a headless Chromium with the given extra switches."""
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing; the page is tested in a real browser: apt-get install chromium")
+    with sync_playwright() as playwright:
+
+        def start(*switches: str) -> Browser:
+            arguments = [f"--{switch}" for switch in (*QUIET, "no-first-run", *switches)]
+            return playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Callable[..., Browser], clip: Path) -> Iterator[Browser]:
+    """A browser whose microphone plays `clip` once and whose user allows it."""
+    browser = chromium(
+        "use-fake-device-for-media-stream",
+        "use-fake-ui-for-media-stream",
+        f"use-file-for-fake-audio-capture={clip}%noloop",
+        f"host-resolver-rules=MAP {REMOTE} 127.0.0.1",
+    )
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like assets/samples with two clips of known length."""
+    folder = tmp_path_factory.mktemp("samples")
+    soundfile.write(folder / "two.flac", hum(2.0), SAMPLE_RATE)
+    soundfile.write(folder / "four.flac", hum(4.0), SAMPLE_RATE)
+    (folder / "manifest.jsonl").write_text(
+        '{"audio": "two.flac", "text": "hum", "title": "Two seconds", "licence": "CC0-1.0", "source": "made here"}\n'
+        '{"audio": "four.flac", "text": "hum", "title": "Four seconds", "instruction": "Repeat it.", '
+        '"licence": "CC0-1.0", "source": "made here"}\n',
+        "utf-8",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(samples: Path) -> Iterator[Server]:
+    """The page on scripted lanes."""
+    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, ScriptedVoice(), samples)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def silent_server(samples: Path) -> Iterator[Server]:
+    """The page on scripted lanes and without a voice."""
+    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, None, samples)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def real_server() -> Iterator[Server]:
+    """The page as `launch.py` serves it: the shipped models, the packaged voice, the bundled clips."""
+    from assistant.lanes import load_lanes
+
+    server = Server(load_lanes(), Voice(), ASSETS / "samples")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens the page as a new visitor, with a context of their own; arguments go to the browser context."""
+    contexts: list[BrowserContext] = []
+
+    def visit(url: str, script: str | None = None, **options: object) -> Page:
+        context = browser.new_context(**options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(WAIT)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.goto(url)
+        page.wait_for_selector("#lane-cascade .lane")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()

@@ -1,0 +1,1 @@
+"""What makes the speech-LLM: synthetic speech, feature caches, training and evaluation. Knows `assistant`, not `ui`."""

@@ -1,0 +1,93 @@
+"""How well the end-to-end lane reads: word error rates beside Whisper's own, on the same clips.
+
+    python -m train.evaluate ../shared/data/speech/dev/librispeech ../shared/data/speech/dev/asterisk
+
+Corpus word error rate after Whisper's English normaliser, greedy on both sides, a row for each set; the last line is
+one JSON object. Synthetic and real sets are rows of their own and never averaged together.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jiwer
+import torch
+from tqdm import tqdm
+from transformers import AutoTokenizer
+from whisper.normalizers import EnglishTextNormalizer
+
+from assistant.audio import load_utterance
+from assistant.checkpoint import read_config, read_connector
+from assistant.connector import pad_features
+from assistant.lanes import CHECKPOINT
+from assistant.latency import StageClock
+from assistant.speech_encoder import encode, load_whisper, speech_mels
+from assistant.transcriber import Transcriber
+from assistant.weights import locate
+from train.manifest import read_manifest
+
+
+def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
+    """Corpus word error rate after normalisation; pairs whose reference normalises to nothing are left out."""
+    normalise = EnglishTextNormalizer()
+    pairs = [(normalise(r), normalise(h)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [pair for pair in pairs if pair[0]]
+    return float(jiwer.wer([r for r, _ in pairs], [h for _, h in pairs]))
+
+
+def main() -> None:
+    """Command line; see the top of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", type=Path, nargs="+", help="manifests, or folders that hold a manifest.jsonl")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--limit", type=int, help="use the first N clips of each set")
+    parser.add_argument("--skip-whisper", action="store_true", help="leave out Whisper's own word error rate")
+    parser.add_argument("--out", type=Path, help="write every clip's reference and readings here, JSON lines")
+    arguments = parser.parse_args()
+
+    config = read_config(arguments.checkpoint)
+    llm = locate(config.llm)
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+    whisper = load_whisper(config.whisper)
+    transcriber = Transcriber(whisper)
+    # Reading needs the LLM's vocabulary, not its weights: an empty matrix of the right shape stands in.
+    embeddings = torch.zeros(len(tokenizer), config.connector.llm_width)
+    connector = read_connector(arguments.checkpoint, config, embeddings)
+
+    @torch.inference_mode()
+    def read(audio: str) -> str:
+        features = encode(whisper.encoder, speech_mels(load_utterance(audio).resampled(), whisper.dims.n_mels))
+        tokens = connector(*pad_features([features]))[0].tokens
+        if tokens is None:
+            raise SystemExit(f"{arguments.checkpoint} has a linear projection: it reads no words to compare.")
+        return tokenizer.decode(tokens).strip()
+
+    def transcribe(audio: str) -> str:
+        return transcriber.transcribe(load_utterance(audio).resampled(), StageClock(torch.device("cpu")))
+
+    systems: dict[str, Callable[[str], str]] = {"end_to_end": read}
+    if not arguments.skip_whisper:
+        systems["whisper"] = transcribe
+    table, clips = {}, []
+    print(f"{'set':<28}{'clips':>6}{'minutes':>9}" + "".join(f"{name:>12}" for name in systems))
+    for path in arguments.sets:
+        manifest = path / "manifest.jsonl" if path.is_dir() else path
+        entries = [entry for entry in read_manifest(manifest) if entry["text"]][: arguments.limit]
+        texts: dict[str, list[str]] = {name: [] for name in systems}
+        for entry in tqdm(entries, desc=manifest.parent.name, leave=False):
+            for name, system in systems.items():
+                texts[name].append(system(entry["audio"]))
+            clips.append({"audio": entry["audio"], "text": entry["text"], **{n: t[-1] for n, t in texts.items()}})
+        references = [entry["text"] for entry in entries]
+        rates = {name: round(word_error_rate(references, read), 4) for name, read in texts.items()}
+        minutes = sum(entry["duration"] for entry in entries) / 60
+        table[manifest.parent.name] = {"clips": len(entries), "minutes": round(minutes, 1), **rates}
+        print(f"{manifest.parent.name:<28}{len(entries):>6}{minutes:>9.1f}" + "".join(f"{r:>12.3f}" for r in rates.values()))
+    if arguments.out:
+        arguments.out.write_text("".join(json.dumps(clip, ensure_ascii=False) + "\n" for clip in clips), "utf-8")
+    print(json.dumps({"checkpoint": arguments.checkpoint.name, "word_error_rate": table}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Manifests: JSON lines of {"audio", "text", "speaker", "duration", "source"}, paths relative to the file."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from num2words import num2words
+
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+")
+HELD_OUT = re.compile(r"(^dev$|_(test|val|dev)(\.|$))")
+
+
+def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
+    """Entries of one manifest with `audio` made an absolute path string."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            entry = json.loads(line)
+            yield {**entry, "audio": str((path.parent / entry["audio"]).resolve())}
+
+
+def write_manifest(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write entries atomically, `audio` relative to the manifest."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for entry in entries:
+            audio = os.path.relpath(entry["audio"], path.parent)
+            file.write(json.dumps({**entry, "audio": audio}, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def refuse_held_out(paths: Iterable[Path]) -> None:
+    """Raise ValueError when a path belongs to the development or test data, which training must never see."""
+    for path in paths:
+        if any(HELD_OUT.search(part) for part in path.resolve().parts[-5:]):
+            raise ValueError(f"{path} is held out for evaluation; do not train on it.")
+
+
+def spell_numbers(text: str) -> str:
+    """Digits as English words, the way they are said: what is spoken and what is learnt then agree."""
+
+    def words(match: re.Match[str]) -> str:
+        number = match[0].replace(",", "")
+        if number[-2:].isalpha():
+            return num2words(int(float(number[:-2])), to="ordinal")
+        if re.fullmatch(r"1[1-9]\d\d|20\d\d", match[0]):
+            return num2words(int(number), to="year")
+        if len(number) > 7:
+            return " ".join(num2words(int(digit)) for digit in number if digit.isdigit())
+        return num2words(float(number) if "." in number else int(number))
+
+    return NUMBER.sub(words, re.sub(r"(?<=\d):(?=\d)", " ", text))
+
+
+def spoken_form(text: str) -> str:
+    """The words of a transcript as the connector learns to read them: lower case, numbers spelt, no punctuation.
+
+    Casing and punctuation cannot be heard; leaving them out halves the tokens that one word may have.
+    """
+    text = spell_numbers(text.replace("’", "'")).lower()
+    text = re.sub(r"[-–—/_]", " ", text)
+    text = re.sub(r"[^\w\s']|_", "", text)
+    text = re.sub(r"(?<!\w)'|'(?!\w)", "", text)
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""The web page of Earshot: layout, words, pictures of time. Imports `assistant`, holds no model code."""
