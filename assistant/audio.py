@@ -74,7 +74,7 @@ def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, in
     import av
 
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
             frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]

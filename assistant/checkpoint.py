@@ -73,8 +73,10 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error}") from error
 
 
-def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor) -> Connector:
+def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor | None = None) -> Connector:
     """The trained connector, in float32 on the CPU, tied to the LLM's input embeddings [vocabulary, llm_width].
+
+    Without embeddings it reads words and nothing else.
 
     Raises
     ------

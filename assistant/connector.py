@@ -30,7 +30,7 @@ class ConnectorConfig:
     context_layers: int = 2  # transformer layers across windows; 0 leaves windows independent, as in the papers
     width: int = 512
     heads: int = 8
-    dropout: float = 0.1
+    dropout: float = 0.0  # a run on a CPU sees its data two or three times: there is nothing to over-fit
     tokens: int = 0  # LLM tokens in the vocabulary head
 
 
@@ -46,12 +46,15 @@ class Speech:
     confidence: Tensor | None = None
 
 
-def build_connector(config: ConnectorConfig, embeddings: Tensor, token_ids: Tensor | None = None) -> "Connector":
+def build_connector(
+    config: ConnectorConfig, embeddings: Tensor | None = None, token_ids: Tensor | None = None
+) -> "Connector":
     """A randomly initialised connector.
 
     Parameters
     ----------
-    embeddings: the LLM's input embeddings [vocabulary, llm_width]; kept by reference, not saved.
+    embeddings: the LLM's input embeddings [vocabulary, llm_width]; kept by reference, not saved. Without them the
+        connector can be trained by CTC and read words, but not speak to an LLM.
     token_ids: LLM token ids [config.tokens] that the vocabulary head can read.
 
     Raises
@@ -59,7 +62,7 @@ def build_connector(config: ConnectorConfig, embeddings: Tensor, token_ids: Tens
     ValueError
         The configuration does not fit the LLM or the token list.
     """
-    if embeddings.shape[1] != config.llm_width:
+    if embeddings is not None and embeddings.shape[1] != config.llm_width:
         raise ValueError(
             f"This connector was made for an LLM of width {config.llm_width}; the LLM loaded has width "
             f"{embeddings.shape[1]}. Load the LLM that its config.json names, or another checkpoint."
@@ -101,7 +104,9 @@ class LinearAdaptor(Connector):
 class QFormerConnector(Connector):
     """LayerNorm -> windows -> Q-Former -> context across windows -> projection."""
 
-    def __init__(self, config: ConnectorConfig, embeddings: Tensor, token_ids: Tensor | None = None) -> None:
+    token_ids: Tensor
+
+    def __init__(self, config: ConnectorConfig, embeddings: Tensor | None, token_ids: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         self.norm = nn.LayerNorm(config.encoder_width)
@@ -111,7 +116,7 @@ class QFormerConnector(Connector):
                 hidden_size=config.width,
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
-                intermediate_size=4 * config.width,
+                intermediate_size=2 * config.width,
                 cross_attention_frequency=1,
                 encoder_hidden_size=config.encoder_width,
                 hidden_dropout_prob=config.dropout,
@@ -127,7 +132,8 @@ class QFormerConnector(Connector):
                 raise ValueError(f"A vocabulary projection of {config.tokens} tokens needs as many token ids.")
             self.head = nn.Linear(config.width, config.tokens + 1)
             self.register_buffer("token_ids", token_ids.to(torch.int64))
-            self._embeddings = [embeddings]  # in a list: the LLM's own matrix is neither a parameter here nor saved
+            # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
+            self._embeddings = None if embeddings is None else [embeddings]
 
     def windows(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Q-Former output [B, S, width] and its lengths [B], S a multiple of `queries`; windows do not see each other.
@@ -166,11 +172,35 @@ class QFormerConnector(Connector):
         clips = [clip[:length] for clip, length in zip(projected, lengths.tolist(), strict=True)]
         return [Speech(clip) if self.config.projection == "linear" else self.read(clip) for clip in clips]
 
+    def tokens(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
+        """LLM token ids [n] read in each clip: greedy CTC decoding. Needs no embeddings."""
+        states, _, lengths = self.hidden(features, lengths)
+        clips = [clip[:length] for clip, length in zip(self.head(states), lengths.tolist(), strict=True)]
+        return [self.token_ids[self._merge(clip)[0]] for clip in clips]
+
     def read(self, logits: Tensor) -> Speech:
         """CTC logits [S, tokens + 1] -> one soft token for each token read.
 
-        Blanks are dropped and repeats merged as in greedy CTC decoding; the mean posterior of a token's steps, without
-        its blank, weighs the LLM's input embeddings: every vector is a convex combination of what the LLM knows.
+        The posterior of a token's steps, without its blank, weighs the LLM's input embeddings: every vector is a
+        convex combination of what the LLM knows.
+        """
+        if self._embeddings is None:
+            raise ValueError("This connector was built to read words only: build it with the LLM's embeddings.")
+        tokens, merged = self._merge(logits)
+        # The tail of the posterior is noise, and summing ten thousand embeddings of it costs time: keep what matters.
+        top, which = merged[:, 1:].topk(min(8, merged.shape[1] - 1))
+        ids = self.token_ids[which]  # [n, 8]
+        embedded = self._embeddings[0].to(ids.device)[ids].to(top.dtype)  # [n, 8, llm_width]
+        vectors = (top / top.sum(-1, keepdim=True)).unsqueeze(1).bmm(embedded).squeeze(1)
+        confidence = merged.gather(1, tokens[:, None] + 1).squeeze(1)
+        return Speech(vectors, self.token_ids[tokens], confidence)
+
+    @staticmethod
+    def _merge(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Greedy CTC decoding: blanks dropped, repeats merged.
+
+        Returns the tokens read, as places in `token_ids` [n], and the mean posterior of each one's steps
+        [n, tokens + 1].
         """
         probabilities = logits.float().softmax(-1)  # [S, tokens + 1]
         best = probabilities.argmax(-1)
@@ -180,15 +210,7 @@ class QFormerConnector(Connector):
         merged = probabilities.new_zeros(int(runs[-1]) + 1, probabilities.shape[1]).index_add(0, runs, probabilities)
         merged = merged / runs.bincount()[:, None]
         spoken = best[starts] != BLANK
-        merged, tokens = merged[spoken], best[starts][spoken] - 1  # [n, tokens + 1], [n]
-        weights = merged[:, 1:] / merged[:, 1:].sum(-1, keepdim=True)
-        # The tail of the posterior is noise, and summing ten thousand embeddings of it costs time: keep what matters.
-        top, which = weights.topk(min(8, weights.shape[1]))
-        ids = self.token_ids[which]  # [n, 8]
-        embedded = self._embeddings[0].to(ids.device)[ids].to(top.dtype)  # [n, 8, llm_width]
-        vectors = (top / top.sum(-1, keepdim=True)).unsqueeze(1).bmm(embedded).squeeze(1)
-        confidence = merged.gather(1, tokens[:, None] + 1).squeeze(1)
-        return Speech(vectors, self.token_ids[tokens], confidence)
+        return best[starts][spoken] - 1, merged[spoken]
 
 
 class ContextLayer(nn.Module):

@@ -4,9 +4,7 @@ Works before anything is installed, so everything that is not in the standard li
 """
 
 import ctypes.util
-import hashlib
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -121,7 +119,7 @@ def models(environment: Environment) -> Iterator[Finding]:
         yield Finding(OPTIONAL, "weights", "looked at once the packages are there")
         yield _disk("disk", environment.root, SPACE_FOR_PACKAGES)
         return
-    from assistant.weights import cache_directory, registry
+    from assistant.weights import cache_directory, intact, registry
 
     cache = cache_directory()
     ready = True
@@ -129,10 +127,10 @@ def models(environment: Environment) -> Iterator[Finding]:
         needed = name in GROUPS["runtime"][1]
         folder = cache / f"{name}-{model.sha256[:16]}"
         if folder.is_dir():
-            intact = verified(folder)
-            ready &= intact or not needed
-            found = f"verified, {folder}" if intact else "damaged; converted again at the next start"
-            yield Finding(GOOD if intact else OPTIONAL, name, found)
+            whole = intact(folder)
+            ready &= whole or not needed
+            found = f"verified, {folder}" if whole else "damaged; converted again at the next start"
+            yield Finding(GOOD if whole else OPTIONAL, name, found)
         elif all(_importable(part.partition("/")[0]) for part in model.parts) or os.environ.get("EARSHOT_WEIGHTS"):
             ready &= not needed
             yield Finding(GOOD, name, "there; converted once at first use (about a minute)")
@@ -211,25 +209,6 @@ def memory_size() -> int | None:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
-
-
-def verified(folder: Path) -> bool:
-    """Whether the converted files in a folder have the hashes that were written when they were converted."""
-    from assistant.weights import MANIFEST
-
-    try:
-        hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return bool(hashes) and all(_sha256(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _disk(what: str, folder: Path, needed: int) -> Finding:

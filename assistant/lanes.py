@@ -163,9 +163,7 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_speech_lm(
-        options.checkpoint, options.llm, options.whisper, options.precision, torch.device(device)
-    )
+    model = load_speech_lm(options.checkpoint, options.llm, options.whisper, options.precision, torch.device(device))
     return {
         "end_to_end": EndToEndLane(model, options.max_tokens),
         "cascade": CascadeLane(Transcriber(model.whisper), model.llm, options.max_tokens),

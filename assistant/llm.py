@@ -62,7 +62,9 @@ class LLM:
     @property
     def embeddings(self) -> Tensor:
         """Input embeddings [vocabulary, width]."""
-        return self.model.get_input_embeddings().weight
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     # Prompts ------------------------------------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class LLM:
             {"role": m.role, "content": "".join(part if isinstance(part, str) else MARK for part in m.parts)}
             for m in messages
         ]
-        text = self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply)
+        text = str(self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply))
         clips = [part for message in messages for part in message.parts if isinstance(part, Tensor)]
         pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
         ids, speech = list(pieces[0]), [False] * len(pieces[0])
@@ -107,7 +109,7 @@ class LLM:
             if token in ends:
                 break
             tokens.append(token)
-            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
             piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
             clock.token(shown=bool(piece))
             if piece:
@@ -158,7 +160,7 @@ class LLM:
         """Put LoRA matrices (peft's settings: `r`, `lora_alpha`, `target_modules`) beside the LLM's, switched off."""
         from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-        self.model = inject_adapter_in_model(LoraConfig(**settings), self.model)
+        inject_adapter_in_model(LoraConfig(**settings), self.model)
         if state is not None:
             set_peft_model_state_dict(self.model, state)
         self._has_lora = True
@@ -230,5 +232,5 @@ def load_llm(
     if precision == "int8":
         quantise(llm.model)
         llm.model.float()
-    llm.model.to(device)
+    llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
     return llm

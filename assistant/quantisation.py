@@ -38,7 +38,9 @@ def supported() -> bool:
 def quantise(module: nn.Module) -> None:
     """Replace every `nn.Linear` inside `module`, LoRA's small matrices excepted, by an `Int8Linear`."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear) and not hasattr(child, "base_layer"):
+        if name.startswith("lora_"):
+            continue
+        if isinstance(child, nn.Linear):
             setattr(module, name, Int8Linear(child))
-        elif not name.startswith("lora_"):
+        else:
             quantise(child)

@@ -17,7 +17,7 @@ SEARCH = 5 * SAMPLE_RATE  # samples before a segment's end in which the quietest
 
 
 def load_whisper(name: str, device: str | torch.device = "cpu") -> Whisper:
-    """Whisper with frozen float32 weights, named in `models.toml` or any size on the hub, ready to encode and decode."""
+    """Whisper with frozen float32 weights, by its name in `models.toml` or any size on the hub."""
     return whisper_from_folder(locate(name), device)
 
 
@@ -51,7 +51,7 @@ def whisper_from_folder(folder: Path, device: str | torch.device = "cpu") -> Whi
 
 
 def split_segments(samples: np.ndarray) -> list[np.ndarray]:
-    """Cut samples [n] into pieces of at most 30 s, each cut at the quietest 20 ms of the last 5 s, so no word is cut."""
+    """Cut samples [n] into pieces of at most 30 s, each at the quietest 20 ms of its last 5 s: no word is cut."""
     pieces = []
     while len(samples) > SEGMENT:
         step = SAMPLE_RATE // 50

@@ -38,7 +38,7 @@ class SpeechLM:
 
     def reading(self, speech: Speech) -> str | None:
         """The words the connector read, greedily; None when its projection does not read words."""
-        return None if speech.tokens is None else self.llm.tokenizer.decode(speech.tokens).strip()
+        return None if speech.tokens is None else str(self.llm.tokenizer.decode(speech.tokens)).strip()
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """A chat in which any turn may hold any number of clips (`Speech.vectors`) between its texts."""
@@ -73,6 +73,6 @@ def load_speech_lm(
     if encoder.dims.n_audio_state != config.connector.encoder_width:
         raise CheckpointError(
             f"{folder} was trained on {config.whisper} (width {config.connector.encoder_width}); "
-            f"{whisper} has width {encoder.dims.n_audio_state}. Name the Whisper it was trained on, or train one for it."
+            f"{whisper} has width {encoder.dims.n_audio_state}. Name the Whisper it was trained on."
         )
     return SpeechLM(config, encoder, connector, language_model)

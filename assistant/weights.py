@@ -84,7 +84,7 @@ def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
     model = models.get(name) or _hub_whisper(name)
     target = cache_directory() / f"{name}-{model.sha256[:16]}"
     if target.exists():
-        if _intact(target):
+        if intact(target):
             return target
         _say(f"{target} is damaged and will be converted again.")
     with _staging(target) as staging:
@@ -99,7 +99,7 @@ def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
         try:
             os.replace(converted, target)
         except OSError:
-            if not _intact(target):  # otherwise another process finished the same conversion first
+            if not intact(target):  # otherwise another process finished the same conversion first
                 raise
     return target
 
@@ -226,11 +226,11 @@ def _sha256(path: Path, progress: str | None = None) -> str:
     return digest.hexdigest()
 
 
-def _intact(folder: Path) -> bool:
+def intact(folder: Path) -> bool:
     """Whether every file of a converted folder is there and has the hash written at conversion."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in hashes.items())
+        return bool(hashes) and all(_sha256(folder / name) == digest for name, digest in hashes.items())
     except (OSError, ValueError, AttributeError):
         return False
 

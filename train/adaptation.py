@@ -10,7 +10,6 @@ few hours and give the rarer tokens something to build on (hierarchical CTC, cf.
 
 import argparse
 import json
-import math
 import time
 import zlib
 from collections import Counter
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from assistant.checkpoint import CheckpointConfig, write_checkpoint
-from assistant.connector import BLANK, ConnectorConfig, QFormerConnector, build_connector, pad_features
+from assistant.connector import BLANK, ConnectorConfig, QFormerConnector, pad_features
 from assistant.weights import locate, registry
 from train.features import FeatureCache, Sample
 from train.manifest import spoken_form
@@ -36,7 +35,7 @@ from train.training_state import load_state, save_state
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # index + 1; 0 is the blank
 SPELLING_RATE = 3  # characters that one query may spell
 SPELLING_WEIGHT = 0.3
-FRAMES_PER_BATCH = 4800  # 96 s of speech, padding included
+FRAMES_PER_BATCH = 3200  # 64 s of speech, padding included
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ def batches(lengths: list[int], seed: int) -> Iterator[list[int]]:
     while True:
         rng = np.random.default_rng([seed, epoch])
         order = sorted(rng.permutation(len(lengths)), key=lambda i: lengths[i] + rng.uniform(0, 25))
-        epoch_batches, batch = [], []
+        epoch_batches: list[list[int]] = []
+        batch: list[int] = []
         for index in order:
             if batch and lengths[index] * (len(batch) + 1) > FRAMES_PER_BATCH:
                 epoch_batches.append(batch)
@@ -127,11 +127,12 @@ def batches(lengths: list[int], seed: int) -> Iterator[list[int]]:
         epoch += 1
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 300) -> float:
-    """Linear warm-up, then a cosine down to a hundredth of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 200, decay: float = 0.35) -> float:
+    """Warm-up, a plateau, and a linear fall to zero over the last `decay` of the steps.
+
+    Until the fall nothing depends on `steps`: a finished run is made longer by asking for more of them.
+    """
+    return peak * min((step + 1) / warmup, 1.0, (steps - step) / (decay * steps))
 
 
 def held_out(text: str) -> bool:
@@ -143,10 +144,7 @@ def held_out(text: str) -> bool:
 def validate(connector: QFormerConnector, samples: list[Sample], tokenizer: PreTrainedTokenizerBase) -> float:
     """Word error rate of the greedy reading."""
     connector.eval()
-    read = [
-        tokenizer.decode(connector(sample.features.float()[None], torch.tensor([len(sample.features)]))[0].tokens)
-        for sample in samples
-    ]
+    read = [str(tokenizer.decode(connector.tokens(*pad_features([sample.features.float()]))[0])) for sample in samples]
     connector.train()
     return float(jiwer.wer([spoken_form(s.text) for s in samples], [spoken_form(text) for text in read]))
 
@@ -181,12 +179,9 @@ def main() -> None:
         llm_sha256=models[arguments.llm].sha256,
     )
     torch.manual_seed(arguments.seed)
-    # The LLM's embeddings are not needed to learn to read: an empty matrix of the right width stands in.
-    connector = build_connector(config.connector, torch.empty(1, llm_width), torch.tensor(labeller.token_ids))
-    assert isinstance(connector, QFormerConnector)
-    connector._embeddings = [torch.zeros(max(labeller.token_ids) + 1, 1)]
+    connector = QFormerConnector(config.connector, None, torch.tensor(labeller.token_ids))
     model = AdaptationModel(connector)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     state = arguments.out / "state.safetensors"

@@ -19,7 +19,7 @@ from whisper.normalizers import EnglishTextNormalizer
 
 from assistant.audio import load_utterance
 from assistant.checkpoint import read_config, read_connector
-from assistant.connector import pad_features
+from assistant.connector import QFormerConnector, pad_features
 from assistant.lanes import CHECKPOINT
 from assistant.latency import StageClock
 from assistant.speech_encoder import encode, load_whisper, speech_mels
@@ -47,21 +47,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = read_config(arguments.checkpoint)
-    llm = locate(config.llm)
-    tokenizer = AutoTokenizer.from_pretrained(llm)
+    tokenizer = AutoTokenizer.from_pretrained(locate(config.llm))
     whisper = load_whisper(config.whisper)
     transcriber = Transcriber(whisper)
-    # Reading needs the LLM's vocabulary, not its weights: an empty matrix of the right shape stands in.
-    embeddings = torch.zeros(len(tokenizer), config.connector.llm_width)
-    connector = read_connector(arguments.checkpoint, config, embeddings)
+    connector = read_connector(arguments.checkpoint, config)
+    if not isinstance(connector, QFormerConnector) or config.connector.projection != "vocabulary":
+        raise SystemExit(f"{arguments.checkpoint} has no vocabulary projection: it reads no words to compare.")
 
     @torch.inference_mode()
     def read(audio: str) -> str:
         features = encode(whisper.encoder, speech_mels(load_utterance(audio).resampled(), whisper.dims.n_mels))
-        tokens = connector(*pad_features([features]))[0].tokens
-        if tokens is None:
-            raise SystemExit(f"{arguments.checkpoint} has a linear projection: it reads no words to compare.")
-        return tokenizer.decode(tokens).strip()
+        return str(tokenizer.decode(connector.tokens(*pad_features([features]))[0])).strip()
 
     def transcribe(audio: str) -> str:
         return transcriber.transcribe(load_utterance(audio).resampled(), StageClock(torch.device("cpu")))
@@ -83,7 +79,10 @@ def main() -> None:
         rates = {name: round(word_error_rate(references, read), 4) for name, read in texts.items()}
         minutes = sum(entry["duration"] for entry in entries) / 60
         table[manifest.parent.name] = {"clips": len(entries), "minutes": round(minutes, 1), **rates}
-        print(f"{manifest.parent.name:<28}{len(entries):>6}{minutes:>9.1f}" + "".join(f"{r:>12.3f}" for r in rates.values()))
+        print(
+            f"{manifest.parent.name:<28}{len(entries):>6}{minutes:>9.1f}"
+            + "".join(f"{r:>12.3f}" for r in rates.values())
+        )
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(clip, ensure_ascii=False) + "\n" for clip in clips), "utf-8")
     print(json.dumps({"checkpoint": arguments.checkpoint.name, "word_error_rate": table}))

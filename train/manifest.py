@@ -10,7 +10,7 @@ from typing import Any
 from num2words import num2words
 
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+")
-HELD_OUT = re.compile(r"(^dev$|_(test|val|dev)(\.|$))")
+HELD_OUT = re.compile(r"^dev$|_(test|val|dev)(\.|$)|^mmlu_subset\b")
 
 
 def read_manifest(path: Path) -> Iterator[dict[str, Any]]:

@@ -106,11 +106,11 @@ def speak(text: str, engine: str, voice: dict[str, Any], seed: int) -> np.ndarra
 
 
 def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24) -> list[str]:
-    """Distinct English sentences of `shortest` to `longest` words in text sets (JSON lines, gzipped or not, or folders)."""
+    """Distinct English sentences of `shortest` to `longest` words in JSON-lines files (gzipped or not) or folders."""
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    sentences = {}
+    sentences: dict[str, str] = {}
     for file in files:
-        if not re.search(r"\.jsonl(\.gz)?$", file.name) or HELD_OUT.search(file.name) or file.name == "mmlu_subset.jsonl":
+        if not re.search(r"\.jsonl(\.gz)?$", file.name) or HELD_OUT.search(file.name):
             continue
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
             for line in lines:
@@ -181,7 +181,8 @@ def main() -> None:
         raise SystemExit(f"Not installed: {', '.join(missing)}. Install them, or leave them out of --engines.")
     jobs = plan(read_sentences(arguments.text), arguments.out, arguments.count, shares, arguments.seed)
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        results = list(tqdm(pool.imap(_synthesize, jobs, chunksize=16), total=len(jobs), desc="Speaking", unit=" clips"))
+        spoken = pool.imap(_synthesize, jobs, chunksize=16)
+        results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))
     entries = [entry for entry in results if entry]
     write_manifest(arguments.out / "manifest.jsonl", entries)
     hours = sum(entry["duration"] for entry in entries) / 3600

@@ -26,7 +26,8 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     """Restore what `save_state` wrote; returns the number of finished steps."""
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
-    module_state, moments = {}, {}
+    module_state: dict[str, torch.Tensor] = {}
+    moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in load_file(path).items():
         owner, rest = name.split(".", 1)
         if owner == "module":

@@ -1,0 +1,117 @@
+"""Small stand-ins for the models, and the real ones, loaded once for all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from whisper.model import ModelDimensions, Whisper
+
+from assistant.checkpoint import CheckpointConfig, write_checkpoint
+from assistant.connector import Connector, ConnectorConfig, build_connector
+from assistant.lanes import Lane, load_lanes
+from assistant.llm import LLM, load_llm
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "assets" / "samples"
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+WIDTH = 32  # of the tiny LLM
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random chat LLM of two layers whose tokens are single bytes, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("tiny-llm")
+    special = ["<pad>", "</s>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(special + letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_llm(tiny_llm_folder: Path) -> LLM:
+    """The random chat LLM in float32."""
+    return load_llm(str(tiny_llm_folder), "float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper() -> Whisper:
+    """A random Whisper of width 64 with the real vocabulary and 30 s of positions."""
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(80, 1500, 64, 1, 2, 51865, 448, 64, 1, 2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_folder(tiny_whisper: Whisper, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random Whisper as a converted folder."""
+    folder = tmp_path_factory.mktemp("tiny-whisper")
+    state = {name: value.half().clone() for name, value in tiny_whisper.state_dict().items() if "mask" not in name}
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(params=["vocabulary", "linear", "linear_adaptor"])
+def connector(request: pytest.FixtureRequest) -> Connector:
+    """A random connector of each kind, from width 64 to the tiny LLM's."""
+    return tiny_connector(request.param)
+
+
+def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
+    """A random connector: `vocabulary` and `linear` are projections of the Q-Former."""
+    torch.manual_seed(1)
+    config = ConnectorConfig(
+        encoder_width=64,
+        llm_width=llm_width,
+        kind="linear_adaptor" if kind == "linear_adaptor" else "q_former",
+        projection="vocabulary" if kind == "vocabulary" else "linear",
+        layers=1,
+        context_layers=1,
+        width=32,
+        heads=2,
+        tokens=20 if kind == "vocabulary" else 0,
+    )
+    built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120))
+    if kind == "vocabulary":
+        torch.nn.init.normal_(built.head.weight, std=2.0)  # confident enough to read more than blanks
+    return built.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint folder with the random vocabulary connector."""
+    connector = tiny_connector("vocabulary")
+    write_checkpoint(tmp_path / "tiny", CheckpointConfig(connector.config, "whisper-tiny", "tiny-llm"), connector)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session")
+def lanes() -> Iterator[dict[str, Lane]]:
+    """Both lanes on the real weights, as the page loads them."""
+    yield load_lanes()

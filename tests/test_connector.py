@@ -1,0 +1,122 @@
+"""The connector: the same clip gives the same vectors alone and in any batch, and soft tokens are what CTC read."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, write_checkpoint
+from assistant.connector import Connector, ConnectorConfig, QFormerConnector, Speech, build_connector, pad_features
+from tests.conftest import WIDTH, tiny_connector
+
+LENGTHS = [5, 16, 17, 100, 33, 250]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[torch.Tensor]:
+    torch.manual_seed(2)
+    return [torch.randn(length, 64) for length in LENGTHS]
+
+
+def same(one: Speech, other: Speech) -> bool:
+    tokens = one.tokens is other.tokens is None or torch.equal(one.tokens, other.tokens)
+    return tokens and one.vectors.shape == other.vectors.shape and torch.allclose(one.vectors, other.vectors, atol=1e-4)
+
+
+def test_a_clip_alone_and_in_any_batch_gives_the_same(connector: Connector, clips: list[torch.Tensor]) -> None:
+    alone = [connector(*pad_features([clip]))[0] for clip in clips]
+    together = connector(*pad_features(clips))
+    backwards = connector(*pad_features(clips[::-1]))[::-1]
+    for one, two, three in zip(alone, together, backwards, strict=True):
+        assert same(one, two) and same(one, three)
+        assert one.vectors.shape[1] == WIDTH
+
+
+def test_what_stands_in_the_padding_does_not_matter(connector: Connector, clips: list[torch.Tensor]) -> None:
+    features, lengths = pad_features(clips)
+    noisy = features.clone()
+    for row, length in enumerate(lengths.tolist()):
+        noisy[row, length:] = 100.0
+    for one, two in zip(connector(features, lengths), connector(noisy, lengths), strict=True):
+        assert same(one, two)
+
+
+def test_the_rate_is_three_vectors_for_sixteen_frames(clips: list[torch.Tensor]) -> None:
+    vectors = tiny_connector("linear")(*pad_features(clips))
+    assert [len(speech.vectors) for speech in vectors] == [3 * -(-length // 16) for length in LENGTHS]
+
+
+def test_soft_tokens_follow_greedy_ctc() -> None:
+    connector = tiny_connector("vocabulary")
+    assert isinstance(connector, QFormerConnector)
+    path = [0, 3, 3, 0, 3, 7, 7, 0, 0, 1]  # head indices; 0 is the blank
+    logits = torch.full((len(path), 21), -20.0)
+    logits[range(len(path)), path] = 20.0
+    speech = connector.read(logits)
+    assert speech.tokens.tolist() == [102, 102, 106, 100]
+    assert connector._embeddings is not None
+    assert torch.allclose(speech.vectors, connector._embeddings[0][speech.tokens], atol=1e-4)
+    assert torch.allclose(speech.confidence, torch.ones(4), atol=1e-4)
+
+
+def test_an_uncertain_token_is_a_mixture() -> None:
+    connector = tiny_connector("vocabulary")
+    assert isinstance(connector, QFormerConnector) and connector._embeddings is not None
+    logits = torch.full((1, 21), -20.0)
+    logits[0, [1, 2]] = torch.tensor([0.6, 0.3]).log()
+    logits[0, 0] = torch.tensor(0.1).log()
+    expected = 2 / 3 * connector._embeddings[0][100] + 1 / 3 * connector._embeddings[0][101]
+    speech = connector.read(logits)
+    assert torch.allclose(speech.vectors[0], expected, atol=1e-4)
+    assert speech.confidence.item() == pytest.approx(0.6, abs=1e-3)
+
+
+def test_blanks_alone_are_no_speech() -> None:
+    connector = tiny_connector("vocabulary")
+    assert isinstance(connector, QFormerConnector)
+    logits = torch.full((6, 21), -20.0)
+    logits[:, 0] = 20.0
+    speech = connector.read(logits)
+    assert speech.vectors.shape == (0, WIDTH) and len(speech.tokens) == 0
+
+
+def test_gradients_reach_every_parameter(clips: list[torch.Tensor]) -> None:
+    for kind in ("linear", "linear_adaptor", "vocabulary"):
+        connector = tiny_connector(kind).requires_grad_(True)
+        sum(speech.vectors.sum() for speech in connector(*pad_features(clips))).backward()
+        assert [name for name, p in connector.named_parameters() if p.grad is None] == [], kind
+
+
+def test_a_checkpoint_keeps_the_connector(tmp_path, connector: Connector, clips: list[torch.Tensor]) -> None:
+    config = CheckpointConfig(connector.config, "whisper-tiny", "tiny-llm")
+    write_checkpoint(tmp_path, config, connector)
+    assert read_config(tmp_path) == config
+    restored = read_connector(tmp_path, config, torch.randn(258, WIDTH))
+    for name, value in connector.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value.half().to(value.dtype)), name
+
+
+def test_a_checkpoint_for_another_llm_is_refused_in_words(tiny_checkpoint) -> None:
+    config = read_config(tiny_checkpoint)
+    with pytest.raises(CheckpointError, match=rf"width {WIDTH}.*width 48"):
+        read_connector(tiny_checkpoint, config, torch.randn(258, 48))
+
+
+def test_damaged_checkpoints_are_refused_in_words(tiny_checkpoint, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_config(tmp_path / "nothing")
+    config = read_config(tiny_checkpoint)
+    wrong = replace(config, connector=replace(config.connector, width=64))
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        read_connector(tiny_checkpoint, wrong, torch.randn(258, WIDTH))
+    (tiny_checkpoint / "connector.safetensors").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        read_connector(tiny_checkpoint, config, torch.randn(258, WIDTH))
+    (tiny_checkpoint / "config.json").write_text('{"connector": 3}')
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_config(tiny_checkpoint)
+
+
+def test_a_vocabulary_needs_its_tokens() -> None:
+    with pytest.raises(ValueError, match="token ids"):
+        build_connector(ConnectorConfig(64, WIDTH, tokens=5), torch.randn(9, WIDTH), torch.arange(4))
