@@ -117,10 +117,12 @@ def batches(lengths: list[int], seed: int) -> Iterator[list[int]]:
         order = sorted(rng.permutation(len(lengths)), key=lambda i: lengths[i] + rng.uniform(0, 25))
         epoch_batches: list[list[int]] = []
         batch: list[int] = []
+        longest = 0
         for index in order:
-            if batch and lengths[index] * (len(batch) + 1) > FRAMES_PER_BATCH:
+            longest = max(longest, lengths[index])
+            if batch and longest * (len(batch) + 1) > FRAMES_PER_BATCH:
                 epoch_batches.append(batch)
-                batch = []
+                batch, longest = [], lengths[index]
             batch.append(int(index))
         epoch_batches.append(batch)
         yield from (epoch_batches[i] for i in rng.permutation(len(epoch_batches)))

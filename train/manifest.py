@@ -51,7 +51,9 @@ def spell_numbers(text: str) -> str:
             return " ".join(num2words(int(digit)) for digit in number if digit.isdigit())
         return num2words(float(number) if "." in number else int(number))
 
-    return NUMBER.sub(words, re.sub(r"(?<=\d):(?=\d)", " ", text))
+    text = re.sub(r"(?<=\d):(?=\d)", " ", text)
+    text = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=(?!(?:s|st|nd|rd|th)\b)[^\W\d_])", " ", text)  # 5pm, covid19
+    return NUMBER.sub(words, text)
 
 
 def spoken_form(text: str) -> str:

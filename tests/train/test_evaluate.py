@@ -11,7 +11,7 @@ from train.evaluate import word_error_rate
         ("Turn on the light, please!", "turn on the light please"),
         ("It costs twenty-five dollars.", "it costs $25"),
         ("two hundred and three people", "203 people"),
-        ("I can't; we're late.", "i cannot we are late"),
+        ("I can't; we're late.", "i can not we are late"),
         ("the colour of the theatre", "The color of the theater"),
         ("well,   um, yes", "Well yes"),
     ],
@@ -40,7 +40,7 @@ def test_the_rate_is_the_corpus_rate_not_the_mean_of_clips() -> None:
     assert word_error_rate(references, ["no", references[1]]) == pytest.approx(1 / 10)
 
 
-@pytest.mark.parametrize("empty", ["", "...", "[music]", "um"])
+@pytest.mark.parametrize("empty", ["", "?!", "[music]", "um"])
 def test_an_empty_reference_is_left_out(empty: str) -> None:
     assert word_error_rate(["turn on the light", empty], ["turn off the light", "words from nowhere"]) == 1 / 4
 

@@ -29,6 +29,8 @@ def entry(audio: Path, text: str | None = "hello") -> dict[str, Any]:
         ("3.5", "three point five"),
         ("7, 8 and 9.", "seven, eight and nine."),
         ("call 5551234567", "call five five five one two three four five six seven"),
+        ("at 5pm, COVID19", "at five pm, COVID nineteen"),
+        ("the 90s", "the ninetys"),
         ("no digits here", "no digits here"),
     ],
 )

@@ -2,11 +2,12 @@
 
 import gzip
 import json
-import multiprocessing.dummy
 import random
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def write_texts(path: Path, texts: list[str], key: str = "text") -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, text: Path, out: Path, engines: str = "hibari=1", count: int = 3) -> None:
     """The command line, with threads for processes so that engines can be replaced."""
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: multiprocessing.dummy)
+    monkeypatch.setattr(synthesize.multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=ThreadPool))
     options = ["--count", str(count), "--engines", engines, "--processes", "1"]
     monkeypatch.setattr(sys, "argv", ["synthesize", str(text), "--out", str(out), *options])
     synthesize.main()
