@@ -217,7 +217,7 @@ test_adaptation.adaptation.main()
 
 def shrink(setattr: Any, llm: Path) -> None:
     """Let `train.adaptation` train a small connector in small batches, with the tokenizer in the folder `llm`."""
-    small = partial(ConnectorConfig, layers=1, context_layers=1, width=64, heads=2)
+    small = partial(ConnectorConfig, layers=1, context_layers=1, width=64, heads=2, dropout=0.1)
     setattr(adaptation, "ConnectorConfig", small)
     setattr(adaptation, "FRAMES_PER_BATCH", 250)
     setattr(adaptation, "locate", lambda name: llm)
