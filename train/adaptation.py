@@ -144,7 +144,9 @@ def held_out(text: str) -> bool:
 
 @torch.inference_mode()
 def validate(connector: QFormerConnector, samples: list[Sample], tokenizer: PreTrainedTokenizerBase) -> float:
-    """Word error rate of the greedy reading."""
+    """Word error rate of the greedy reading; not a number when there is nothing to read."""
+    if not samples:
+        return float("nan")
     connector.eval()
     read = [str(tokenizer.decode(connector.tokens(*pad_features([sample.features.float()]))[0])) for sample in samples]
     connector.train()
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--save", type=int, default=250, help="steps between checkpoints")
+    parser.add_argument("--save", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--whisper", default="whisper-base")
     parser.add_argument("--llm", default="qwen2.5-coder-0.5b-instruct")
     parser.add_argument("--seed", type=int, default=1)
@@ -224,6 +226,7 @@ def main() -> None:
                 write_checkpoint(arguments.out / "checkpoint", config, connector)
                 error = validate(connector, validation, tokenizer)
                 log.write(json.dumps({"step": step + 1, "validation_wer": round(error, 4)}) + "\n")
+                log.flush()
                 tqdm.write(f"step {step + 1}: word error rate {error:.3f} on {len(validation)} unseen sentences")
 
 
