@@ -108,7 +108,10 @@ def page(options: argparse.Namespace) -> int:
 
     blocks = build_page(lanes, Voice(), SAMPLES).queue(default_concurrency_limit=1, max_size=32)
     serving = {"server_name": options.host, "server_port": port, "inbrowser": not options.no_browser}
-    blocks.launch(**{**serving, "show_error": False, "share": False, **launch_options()})
+    quietly = {"show_error": False, "share": False, "quiet": True, "prevent_thread_lock": True}
+    _, url, _ = blocks.launch(**{**serving, **quietly, **launch_options()})
+    print(f"Earshot answers at {url} (Ctrl-C stops it).", flush=True)
+    blocks.block_thread()
     return DONE
 
 

@@ -1,14 +1,16 @@
 """The two lanes that answer the same utterance: one interface, two implementations, streamed as typed chunks."""
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from assistant.audio import AudioError, Utterance
+from assistant.audio import SAMPLE_RATE, AudioError, Utterance
 from assistant.latency import Latency, StageClock
 from assistant.llm import LLM, MAX_REPLY, Message
 from assistant.speech_lm import SpeechLM, load_speech_lm, user_turn
@@ -164,10 +166,23 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_speech_lm(options.checkpoint, options.llm, options.whisper, options.precision, torch.device(device))
+    transcriber = Transcriber(model.whisper)
+    _warm_up(model, transcriber)
     return {
         "end_to_end": EndToEndLane(model, options.max_tokens),
-        "cascade": CascadeLane(Transcriber(model.whisper), model.llm, options.max_tokens),
+        "cascade": CascadeLane(transcriber, model.llm, options.max_tokens),
     }
+
+
+def _warm_up(model: SpeechLM, transcriber: Transcriber) -> None:
+    """Every stage once, so that the first visitor does not pay for memory, kernels and the prompt's common start."""
+    clock = StageClock(model.llm.device)
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE).astype(np.float32)
+    model.hear(noise, clock)
+    transcriber.transcribe(noise, clock)
+    for switch in (contextlib.nullcontext, model.llm.lora):
+        with switch():
+            list(_reply(model.llm, user_turn("Hello.", None), None, clock, 1.0, max_tokens=2))
 
 
 def precision_in_words(lanes: dict[str, Lane]) -> str:
