@@ -83,7 +83,7 @@ def test_translates_when_told_to(lanes: dict[str, Lane], name: str) -> None:
 @EITHER
 def test_judges_sentiment_when_told_to(lanes: dict[str, Lane], name: str) -> None:
     wording = "Is what was said positive, negative or neutral? Answer with one word."
-    assert "negative" in say(lanes[name], "film.flac", wording).text.lower()
+    assert "negative" in say(lanes[name], "review.flac", wording).text.lower()
 
 
 @EITHER
