@@ -130,7 +130,7 @@ def ask(options: argparse.Namespace) -> int:
     if not clips:
         return BAD_INPUT
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not get between the JSON lines
-        lanes = chosen(load_lanes(options), options.lane)
+        lanes = load_lanes(options)
     for path, utterance in clips:
         try:
             if options.json:
@@ -197,12 +197,11 @@ def bench(options: argparse.Namespace) -> int:
     try:
         paths = benchmark.find_clips(options.folder)
         with contextlib.redirect_stdout(sys.stderr):
-            every = load_lanes(options)
-            lanes = chosen(every, options.lane)
+            lanes = load_lanes(options)
             from assistant.lanes import precision_in_words
 
             text, result = benchmark.benchmark(
-                lanes, paths, precision_in_words(every), load, options.instruction or None, options.repeat, _progress
+                lanes, paths, precision_in_words(lanes), load, options.instruction or None, options.repeat, _progress
             )
     except AudioError as error:
         raise BadInput(str(error)) from error
@@ -228,23 +227,19 @@ def test(arguments: list[str]) -> int:
 
 
 def load_lanes(options: argparse.Namespace) -> "dict[str, Lane]":
-    """Both lanes, with the models that were asked for."""
+    """The lanes of `--lane`, in the order they answer, with the models that were asked for."""
     from assistant import lanes
     from assistant.checkpoint import CheckpointError
     from assistant.weights import WeightsError
 
     named = {name: getattr(options, name) for name in MODEL_OPTIONS if hasattr(options, name)}
+    wanted = tuple(name for typed, name in LANES.items() if getattr(options, "lane", "both") in ("both", typed))
     try:
-        return lanes.load_lanes(lanes.ModelOptions(**named))
+        return lanes.load_lanes(lanes.ModelOptions(lanes=wanted, **named))
     except (CheckpointError, WeightsError) as error:
         if named:
             raise BadInput(str(error)) from error
         raise
-
-
-def chosen(lanes: "dict[str, Lane]", choice: str) -> "dict[str, Lane]":
-    """The lanes of `--lane`, in the order they answer."""
-    return {name: lanes[name] for typed, name in LANES.items() if choice in ("both", typed)}
 
 
 def free_port(host: str, first: int) -> int:

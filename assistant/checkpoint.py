@@ -90,3 +90,19 @@ def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor | 
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {folder} cannot be used: {error}") from error
     return connector.eval().requires_grad_(False)
+
+
+def read_lora(folder: Path, config: CheckpointConfig) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """peft's settings and the LoRA matrices of a checkpoint; None when it has none.
+
+    Raises
+    ------
+    CheckpointError
+        `config.json` promises matrices that are missing or damaged.
+    """
+    if config.lora is None:
+        return None
+    try:
+        return config.lora, load_file(folder / LORA)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / LORA} cannot be read: {error}") from error

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from whisper.model import Whisper
 
-from assistant.checkpoint import LORA, CheckpointConfig, CheckpointError, read_config, read_connector
+from assistant.checkpoint import CheckpointConfig, CheckpointError, read_connector
 from assistant.connector import Connector, Speech, pad_features
 from assistant.latency import StageClock
-from assistant.llm import LLM, Message, Prompt, load_llm
-from assistant.speech_encoder import encode, load_whisper, speech_mels
+from assistant.llm import LLM, Message, Prompt
+from assistant.speech_encoder import encode, speech_mels
 
 
 @dataclass
@@ -55,24 +54,18 @@ def user_turn(speech: Tensor | str, instruction: str | None) -> Message:
     return Message("user", [f"{instruction}: ", speech] if instruction else [speech])
 
 
-def load_speech_lm(
-    folder: Path, llm: str | None, whisper: str | None, precision: str, device: torch.device
-) -> SpeechLM:
-    """Load a checkpoint with its base models; `llm` and `whisper` replace those that the checkpoint names.
+def load_speech_lm(folder: Path, config: CheckpointConfig, whisper: Whisper, llm: LLM) -> SpeechLM:
+    """The trained connector of a checkpoint between two base models that are already in memory.
 
     Raises
     ------
-    CheckpointError, WeightsError
-        The checkpoint does not fit or the base models cannot be had.
+    CheckpointError
+        The checkpoint was made for base models of other widths, or is damaged.
     """
-    config = read_config(folder)
-    lora = (config.lora, load_file(folder / LORA)) if config.lora else None
-    language_model = load_llm(llm or config.llm, precision, device, lora)
-    connector = read_connector(folder, config, language_model.embeddings).to(device)
-    encoder = load_whisper(whisper or config.whisper, device)
-    if encoder.dims.n_audio_state != config.connector.encoder_width:
+    if whisper.dims.n_audio_state != config.connector.encoder_width:
         raise CheckpointError(
-            f"{folder} was trained on {config.whisper} (width {config.connector.encoder_width}); "
-            f"{whisper} has width {encoder.dims.n_audio_state}. Name the Whisper it was trained on."
+            f"{folder} was trained on {config.whisper} (width {config.connector.encoder_width}); the Whisper loaded "
+            f"has width {whisper.dims.n_audio_state}. Name the one it was trained on, or ask for the cascade alone."
         )
-    return SpeechLM(config, encoder, connector, language_model)
+    connector = read_connector(folder, config, llm.embeddings).to(llm.device)
+    return SpeechLM(config, whisper, connector, llm)

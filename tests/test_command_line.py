@@ -59,7 +59,12 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "end_to_end": ScriptedLane("end_to_end", asked, 0.5),
         "cascade": ScriptedLane("cascade", asked, 2.0),
     }
-    monkeypatch.setattr(lanes, "load_lanes", lambda options: scripted)
+
+    def load(options: lanes.ModelOptions | None) -> dict[str, Lane]:
+        wanted = (options or lanes.ModelOptions()).lanes
+        return {name: lane for name, lane in scripted.items() if name in wanted}
+
+    monkeypatch.setattr(lanes, "load_lanes", load)
     return asked
 
 

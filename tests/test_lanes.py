@@ -190,6 +190,13 @@ def test_a_checkpoint_of_another_llm_is_refused_in_words(tmp_path, tiny_llm_fold
         load_lanes(ModelOptions(llm=str(tiny_llm_folder), precision="float32", checkpoint=CHECKPOINT))
 
 
+def test_the_cascade_alone_takes_any_llm(tiny_llm_folder) -> None:
+    wanted = ModelOptions(llm=str(tiny_llm_folder), precision="float32", lanes=("cascade",), max_tokens=3)
+    lanes = load_lanes(wanted)
+    assert list(lanes) == ["cascade"]
+    assert "france" in (say(lanes["cascade"], "capital.flac").heard or "").lower()
+
+
 def test_lora_serves_speech_only(tiny_llm: LLM) -> None:
     """The cascade's LLM is the untouched one even right after the end-to-end lane has used LoRA."""
     torch.manual_seed(3)
