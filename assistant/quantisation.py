@@ -1,6 +1,7 @@
 """Dynamic int8: on a CPU four times smaller and several times faster than float32, for the LLM's matrices."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,16 @@ def supported() -> bool:
 
 def quantise(module: nn.Module) -> None:
     """Replace every `nn.Linear` inside `module`, LoRA's small matrices excepted, by an `Int8Linear`."""
-    for name, child in module.named_children():
-        if name.startswith("lora_"):
-            continue
-        if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child))
-        else:
-            quantise(child)
+    found = [
+        (parent, name, child)
+        for path, parent in module.named_modules()
+        if "lora_" not in path
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    # Packing runs on one core; several at a time halve the wait at the start.
+    with ThreadPoolExecutor() as pool:
+        for (parent, name, _), replaced in zip(
+            found, pool.map(Int8Linear, [child for *_, child in found]), strict=True
+        ):
+            setattr(parent, name, replaced)
