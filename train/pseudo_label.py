@@ -8,13 +8,14 @@ compress well) are dropped and counted.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from whisper import DecodingOptions, decode, pad_or_trim
 from whisper.audio import N_FRAMES
 
-from assistant.audio import load_utterance
+from assistant.audio import AudioError, load_utterance
 from assistant.speech_encoder import load_whisper, speech_mels
 from train.manifest import read_manifest, refuse_held_out, write_manifest
 
@@ -35,20 +36,25 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = load_whisper(arguments.whisper)
     options = DecodingOptions(language=arguments.language, without_timestamps=True, fp16=False)
-    kept, dropped = [], 0
+    kept: list[dict[str, Any]] = []
+    dropped: list[str] = []
     for entry in tqdm(list(read_manifest(arguments.manifest)), desc="Transcribing", unit=" clips"):
         if entry["text"] is None:
-            mels = speech_mels(load_utterance(entry["audio"]).resampled(), model.dims.n_mels)
+            try:
+                mels = speech_mels(load_utterance(entry["audio"]).resampled(), model.dims.n_mels)
+            except AudioError as error:
+                dropped.append(str(error))
+                continue
             results = [decode(model, pad_or_trim(mel, N_FRAMES), options) for mel in mels]
             if any(r.avg_logprob < MIN_LOG_PROBABILITY or r.compression_ratio > MAX_COMPRESSION for r in results):
-                dropped += 1
+                dropped.append(f"{entry['audio']} has a doubtful transcript.")
                 continue
             text = " ".join(result.text.strip() for result in results)
             entry = {**entry, "text": text, "source": f"{entry['source']}-pseudo"}
         kept.append(entry)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_manifest(arguments.out / "manifest.jsonl", kept)
-    print(f"{len(kept)} transcripts; {dropped} dropped as doubtful.")
+    print("\n".join([f"{len(kept)} transcripts, {len(dropped)} clips dropped.", *(f"  {why}" for why in dropped[:20])]))
 
 
 if __name__ == "__main__":
