@@ -26,7 +26,7 @@ def write_manifest(path: Path, entries: Iterable[dict[str, Any]]) -> None:
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         for entry in entries:
-            audio = os.path.relpath(entry["audio"], path.parent)
+            audio = os.path.relpath(Path(entry["audio"]).resolve(), path.parent.resolve())
             file.write(json.dumps({**entry, "audio": audio}, ensure_ascii=False) + "\n")
     os.replace(partial, path)
 

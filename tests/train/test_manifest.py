@@ -103,6 +103,15 @@ def test_paths_are_relative_in_the_file_and_absolute_when_read(tmp_path: Path) -
     assert next(read_manifest(moved / "manifest.jsonl"))["audio"] == str(moved / "000" / "a.flac")
 
 
+def test_paths_hold_when_the_folder_is_a_link(tmp_path: Path) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "far" / "away")
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(b"")
+    write_manifest(tmp_path / "runs" / "manifest.jsonl", [{"audio": str(clip), "text": "hello"}])
+    assert [entry["audio"] for entry in read_manifest(tmp_path / "runs" / "manifest.jsonl")] == [str(clip)]
+
+
 def test_text_in_any_script_survives(tmp_path: Path) -> None:
     write_manifest(tmp_path / "m.jsonl", [entry(tmp_path / "a.flac", "打开厨房的灯 “now”\n")])
     assert "打开" in (tmp_path / "m.jsonl").read_text("utf-8")
