@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from assistant.connector import Connector, ConnectorConfig, build_connector
+from assistant.weights import registry
 
 LORA = "lora.safetensors"
 
@@ -37,20 +38,34 @@ class CheckpointConfig:
     llm_sha256: str | None = None
     lora: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, connector: ConnectorConfig, whisper: str, llm: str) -> "CheckpointConfig":
+        """The configuration of a new connector between two base models; hashes where `models.toml` knows them."""
+        models = registry()
+        hashes = {name: models[name].sha256 for name in (whisper, llm) if name in models}
+        return cls(connector, whisper, llm, hashes.get(whisper), hashes.get(llm))
 
-def write_checkpoint(folder: Path, config: CheckpointConfig, connector: Connector) -> None:
-    """Write config and connector (float16), each file atomically."""
+
+def write_checkpoint(
+    folder: Path, config: CheckpointConfig, connector: Connector, lora: dict[str, Tensor] | None = None
+) -> None:
+    """Write config, connector and LoRA matrices (all float16), each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: value.half() if value.is_floating_point() else value.to(torch.int32)
-        for name, value in connector.state_dict().items()
-    }
-    partial = folder / "connector.partial"
-    save_file({name: value.contiguous().cpu() for name, value in state.items()}, partial)
-    os.replace(partial, folder / "connector.safetensors")
+    _save(connector.state_dict(), folder / "connector.safetensors")
+    if lora is not None:
+        _save(lora, folder / LORA)
     partial = folder / "config.partial"
     partial.write_text(json.dumps(asdict(config), indent=2) + "\n", "utf-8")
     os.replace(partial, folder / "config.json")
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    halved = {
+        name: value.half() if value.is_floating_point() else value.to(torch.int32) for name, value in tensors.items()
+    }
+    partial = path.with_suffix(".partial")
+    save_file({name: value.contiguous().cpu() for name, value in halved.items()}, partial)
+    os.replace(partial, path)
 
 
 def read_config(folder: Path) -> CheckpointConfig:

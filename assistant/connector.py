@@ -31,6 +31,7 @@ class ConnectorConfig:
     width: int = 512
     heads: int = 8
     dropout: float = 0.0  # a run on a CPU sees its data two or three times: there is nothing to over-fit
+    residual: bool = False  # beside the vocabulary projection, a linear path for what words do not carry
     tokens: int = 0  # LLM tokens in the vocabulary head
 
 
@@ -134,6 +135,9 @@ class QFormerConnector(Connector):
             self.register_buffer("token_ids", token_ids.to(torch.int64))
             # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
             self._embeddings = None if embeddings is None else [embeddings]
+            if config.residual:
+                self.residual = nn.Linear(config.width, config.llm_width, bias=False)
+                nn.init.zeros_(self.residual.weight)  # words alone, until training finds something to add
 
     def windows(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Q-Former output [B, S, width] and its lengths [B], S a multiple of `queries`; windows do not see each other.
@@ -168,49 +172,65 @@ class QFormerConnector(Connector):
     def forward(self, features: Tensor, lengths: Tensor) -> list[Speech]:
         """See `Connector.forward`."""
         states, _, lengths = self.hidden(features, lengths)
-        projected = self.head(states)
-        clips = [clip[:length] for clip, length in zip(projected, lengths.tolist(), strict=True)]
-        return [Speech(clip) if self.config.projection == "linear" else self.read(clip) for clip in clips]
+        return self.speech(states, self.head(states), lengths)
+
+    def speech(self, states: Tensor, projected: Tensor, lengths: Tensor) -> list[Speech]:
+        """What the LLM gets, from the states [B, S, width], what the head made of them [B, S, ...] and lengths [B]."""
+        if self.config.projection == "linear":
+            return [Speech(clip[:length]) for clip, length in zip(projected, lengths.tolist(), strict=True)]
+        return [
+            self.read(clip_states[:length], logits[:length])
+            for clip_states, logits, length in zip(states, projected, lengths.tolist(), strict=True)
+        ]
 
     def tokens(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
         """LLM token ids [n] read in each clip: greedy CTC decoding. Needs no embeddings."""
         states, _, lengths = self.hidden(features, lengths)
-        clips = [clip[:length] for clip, length in zip(self.head(states), lengths.tolist(), strict=True)]
-        return [self.token_ids[self._merge(clip)[0]] for clip in clips]
+        logits = self.head(states)
+        return [self.greedy(clip[:length]) for clip, length in zip(logits, lengths.tolist(), strict=True)]
 
-    def read(self, logits: Tensor) -> Speech:
-        """CTC logits [S, tokens + 1] -> one soft token for each token read.
+    def greedy(self, logits: Tensor) -> Tensor:
+        """CTC logits [S, tokens + 1] -> LLM token ids [n]."""
+        best = logits.argmax(-1)
+        return self.token_ids[best[_run_starts(best) & (best != BLANK)] - 1]
 
-        The posterior of a token's steps, without its blank, weighs the LLM's input embeddings: every vector is a
-        convex combination of what the LLM knows.
+    def read(self, states: Tensor, logits: Tensor) -> Speech:
+        """States [S, width] and CTC logits [S, tokens + 1] -> one soft token for each token read.
+
+        Blanks are dropped and repeats merged. The mean posterior of a token's steps, without its blank, weighs the
+        LLM's input embeddings: every vector is a convex combination of what the LLM knows (plus the residual, if any).
         """
         if self._embeddings is None:
             raise ValueError("This connector was built to read words only: build it with the LLM's embeddings.")
-        tokens, merged = self._merge(logits)
+        probabilities = logits.float().softmax(-1)  # [S, tokens + 1]
+        best = probabilities.argmax(-1)
+        first = _run_starts(best)
+        spoken = best[first] != BLANK
+        merged = _mean_of_runs(probabilities, first)[spoken]
+        tokens = best[first][spoken] - 1
         # The tail of the posterior is noise, and summing ten thousand embeddings of it costs time: keep what matters.
         top, which = merged[:, 1:].topk(min(8, merged.shape[1] - 1))
         ids = self.token_ids[which]  # [n, 8]
         embedded = self._embeddings[0].to(ids.device)[ids].to(top.dtype)  # [n, 8, llm_width]
         vectors = (top / top.sum(-1, keepdim=True)).unsqueeze(1).bmm(embedded).squeeze(1)
+        if self.config.residual:
+            vectors = vectors + self.residual(_mean_of_runs(states, first)[spoken])
         confidence = merged.gather(1, tokens[:, None] + 1).squeeze(1)
         return Speech(vectors, self.token_ids[tokens], confidence)
 
-    @staticmethod
-    def _merge(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Greedy CTC decoding: blanks dropped, repeats merged.
 
-        Returns the tokens read, as places in `token_ids` [n], and the mean posterior of each one's steps
-        [n, tokens + 1].
-        """
-        probabilities = logits.float().softmax(-1)  # [S, tokens + 1]
-        best = probabilities.argmax(-1)
-        starts = torch.ones_like(best, dtype=torch.bool)
-        starts[1:] = best[1:] != best[:-1]
-        runs = starts.cumsum(0) - 1  # [S], which run each step belongs to
-        merged = probabilities.new_zeros(int(runs[-1]) + 1, probabilities.shape[1]).index_add(0, runs, probabilities)
-        merged = merged / runs.bincount()[:, None]
-        spoken = best[starts] != BLANK
-        return best[starts][spoken] - 1, merged[spoken]
+def _run_starts(best: Tensor) -> Tensor:
+    """Where a run of the same class begins in classes [S]: true or false [S]."""
+    starts = torch.ones_like(best, dtype=torch.bool)
+    starts[1:] = best[1:] != best[:-1]
+    return starts
+
+
+def _mean_of_runs(values: Tensor, first: Tensor) -> Tensor:
+    """Values [S, ...] averaged over each run: [runs, ...]."""
+    run = first.cumsum(0) - 1
+    sums = values.new_zeros(int(run[-1]) + 1, values.shape[1]).index_add(0, run, values)
+    return sums / run.bincount()[:, None]
 
 
 class ContextLayer(nn.Module):

@@ -5,7 +5,6 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from assistant.latency import StageClock
 from assistant.quantisation import quantise, supported
-from assistant.weights import WeightsError, locate, registry
+from assistant.weights import WeightsError, llm_source, registry
 
 MAX_REPLY = 256  # tokens
 MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
@@ -166,6 +165,12 @@ class LLM:
         self._has_lora = True
         self._switch_lora(False)
 
+    def lora_state(self) -> dict[str, Tensor]:
+        """The LoRA matrices by the names that `add_lora` takes."""
+        from peft import get_peft_model_state_dict
+
+        return dict(get_peft_model_state_dict(self.model))
+
     @contextlib.contextmanager
     def lora(self) -> Iterator[None]:
         """Within this block LoRA is on: for prompts that hold speech. Outside, the LLM is its untouched self."""
@@ -213,7 +218,7 @@ def load_llm(
         raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
     if precision == "int8" and device.type != "cpu":
         raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
-    source: str | Path = locate(name) if name in registry() else name
+    source = llm_source(name)
     with _quiet:
         transformers_logging.disable_progress_bar()
         try:

@@ -69,6 +69,11 @@ def cache_directory() -> Path:
     return base / "earshot"
 
 
+def llm_source(name: str) -> Path | str:
+    """What `transformers` loads an LLM from: a verified folder, or the name as it is (a folder, a name on the hub)."""
+    return locate(name) if name in registry() else name
+
+
 def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
     """A verified folder with the converted weights of `name`; converts on first use.
 

@@ -77,29 +77,32 @@ def tiny_whisper_folder(tiny_whisper: Whisper, tmp_path_factory: pytest.TempPath
     return folder
 
 
-@pytest.fixture(params=["vocabulary", "linear", "linear_adaptor"])
+@pytest.fixture(params=["vocabulary", "residual", "linear", "linear_adaptor"])
 def connector(request: pytest.FixtureRequest) -> Connector:
     """A random connector of each kind, from width 64 to the tiny LLM's."""
     return tiny_connector(request.param)
 
 
 def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
-    """A random connector: `vocabulary` and `linear` are projections of the Q-Former."""
+    """A random connector: `vocabulary`, `residual` and `linear` are projections of the Q-Former."""
     torch.manual_seed(1)
     config = ConnectorConfig(
         encoder_width=64,
         llm_width=llm_width,
         kind="linear_adaptor" if kind == "linear_adaptor" else "q_former",
-        projection="vocabulary" if kind == "vocabulary" else "linear",
+        projection="vocabulary" if kind in ("vocabulary", "residual") else "linear",
+        residual=kind == "residual",
         layers=1,
         context_layers=1,
         width=32,
         heads=2,
-        tokens=20 if kind == "vocabulary" else 0,
+        tokens=20 if kind in ("vocabulary", "residual") else 0,
     )
     built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120))
-    if kind == "vocabulary":
+    if kind in ("vocabulary", "residual"):
         torch.nn.init.normal_(built.head.weight, std=2.0)  # confident enough to read more than blanks
+    if kind == "residual":
+        torch.nn.init.normal_(built.residual.weight)
     return built.eval().requires_grad_(False)
 
 

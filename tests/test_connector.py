@@ -52,7 +52,7 @@ def test_soft_tokens_follow_greedy_ctc() -> None:
     path = [0, 3, 3, 0, 3, 7, 7, 0, 0, 1]  # head indices; 0 is the blank
     logits = torch.full((len(path), 21), -20.0)
     logits[range(len(path)), path] = 20.0
-    speech = connector.read(logits)
+    speech = connector.read(torch.zeros(len(logits), 32), logits)
     assert speech.tokens.tolist() == [102, 102, 106, 100]
     assert connector._embeddings is not None
     assert torch.allclose(speech.vectors, connector._embeddings[0][speech.tokens], atol=1e-4)
@@ -66,7 +66,7 @@ def test_an_uncertain_token_is_a_mixture() -> None:
     logits[0, [1, 2]] = torch.tensor([0.6, 0.3]).log()
     logits[0, 0] = torch.tensor(0.1).log()
     expected = 2 / 3 * connector._embeddings[0][100] + 1 / 3 * connector._embeddings[0][101]
-    speech = connector.read(logits)
+    speech = connector.read(torch.zeros(len(logits), 32), logits)
     assert torch.allclose(speech.vectors[0], expected, atol=1e-4)
     assert speech.confidence.item() == pytest.approx(0.6, abs=1e-3)
 
@@ -76,12 +76,28 @@ def test_blanks_alone_are_no_speech() -> None:
     assert isinstance(connector, QFormerConnector)
     logits = torch.full((6, 21), -20.0)
     logits[:, 0] = 20.0
-    speech = connector.read(logits)
+    speech = connector.read(torch.zeros(len(logits), 32), logits)
     assert speech.vectors.shape == (0, WIDTH) and len(speech.tokens) == 0
 
 
+def test_the_residual_adds_nothing_until_it_has_learnt_something(clips: list[torch.Tensor]) -> None:
+    with_residual, without = tiny_connector("residual"), tiny_connector("vocabulary")
+    torch.nn.init.zeros_(with_residual.residual.weight)
+    without.load_state_dict(
+        {name: value for name, value in with_residual.state_dict().items() if "residual" not in name}
+    )
+    without._embeddings = with_residual._embeddings
+    plain = without(*pad_features(clips))
+    for one, two in zip(with_residual(*pad_features(clips)), plain, strict=True):
+        assert same(one, two)
+    torch.nn.init.normal_(with_residual.residual.weight)
+    for one, two in zip(with_residual(*pad_features(clips)), plain, strict=True):
+        assert torch.equal(one.tokens, two.tokens)
+        assert len(one.tokens) == 0 or not torch.allclose(one.vectors, two.vectors, atol=1e-2)
+
+
 def test_gradients_reach_every_parameter(clips: list[torch.Tensor]) -> None:
-    for kind in ("linear", "linear_adaptor", "vocabulary"):
+    for kind in ("linear", "linear_adaptor", "vocabulary", "residual"):
         connector = tiny_connector(kind).requires_grad_(True)
         sum(speech.vectors.sum() for speech in connector(*pad_features(clips))).backward()
         assert [name for name, p in connector.named_parameters() if p.grad is None] == [], kind

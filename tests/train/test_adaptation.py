@@ -1,4 +1,4 @@
-"""Stage 1: labels, batches and learning rate; killed and resumed is uninterrupted; a small model learns by heart."""
+"""Stage 1 as a command: a killed run goes on, two processes do the work of one, bad samples are listed."""
 
 import itertools
 import json
@@ -6,127 +6,42 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from assistant.checkpoint import read_config, read_connector
-from assistant.connector import ConnectorConfig, QFormerConnector, pad_features
+from tests.train.test_ctc import SENTENCES, WIDTH, word_tokenizer
 from train import adaptation
-from train.adaptation import CHARACTERS, AdaptationModel, Labeller, Labels, batches, ctc, held_out, learning_rate
+from train.ctc import held_out
 from train.features import FeatureCache
 
 ROOT = Path(adaptation.__file__).parent.parent
-WIDTH = 32  # of the cached features
-VERBS = ["open", "close", "clean", "paint"]
-THINGS = ["door", "window", "kitchen", "garage", "gate", "fence"]
-SENTENCES = [f"{verb} the {thing}" for verb, thing in itertools.product(VERBS, THINGS)]
+STEPS, SAVE = 150, 50
+RECIPE = """
+features = ["{features}"]
+llm = "{llm}"
+
+[connector]
+layers = 1
+context_layers = 1
+width = 64
+heads = 2
+dropout = 0.1
+
+[loop]
+steps = {steps}
+frames_per_batch = 250
+save_every = {save}
+"""
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word the sentences use."""
-    words = dict.fromkeys(["<unk>", *VERBS, "the", *THINGS, "please", *map(str, range(2000))])
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-
-
-def small_connector(tokens: list[int]) -> QFormerConnector:
-    config = ConnectorConfig(WIDTH, 16, layers=1, context_layers=1, width=64, heads=2, tokens=len(tokens))
-    return QFormerConnector(config, None, torch.tensor(tokens))
-
-
-# Labels -----------------------------------------------------------------------------------------------------------
-
-
-def test_labels_are_places_of_known_tokens_and_of_characters() -> None:
-    tokenizer = word_tokenizer()
-    labeller = Labeller(tokenizer, SENTENCES)
-    assert labeller.token_ids == sorted(tokenizer.convert_tokens_to_ids([*VERBS, "the", *THINGS]))
-    labels = labeller("Open the GATE!")
-    read = [labeller.token_ids[place - 1] for place in labels.tokens]
-    assert tokenizer.convert_ids_to_tokens(read) == ["open", "the", "gate"]
-    assert "".join(CHARACTERS[place - 1] for place in labels.characters) == "open the gate"
-    assert min(labels.tokens + labels.characters) > 0  # 0 is the blank
-
-
-def test_unknown_tokens_are_left_out_and_still_spelt() -> None:
-    labeller = Labeller(word_tokenizer(), ["open the door", "open the door", "open the gate"])
-    assert len(labeller.token_ids) == 2  # a repeated text counts once: only `open` and `the` come twice
-    assert len(labeller("open the door").tokens) == 2
-    assert labeller("fence").tokens == []
-    assert len(labeller("fence").characters) == 5
-    assert len(Labeller(word_tokenizer(), ["open the door"], least=1).token_ids) == 3
-
-
-# Batches ----------------------------------------------------------------------------------------------------------
-
-
-LENGTHS = [int(n) for n in np.random.default_rng(0).integers(15, 700, 1500)]
-
-
-def epochs(seed: int, count: int) -> list[list[list[int]]]:
-    endless, found = batches(LENGTHS, seed), []
-    for _ in range(count):
-        epoch: list[list[int]] = []
-        while sum(map(len, epoch)) < len(LENGTHS):
-            epoch.append(next(endless))
-        found.append(epoch)
-    return found
-
-
-def test_every_epoch_has_every_utterance_once_within_the_budget() -> None:
-    for epoch in epochs(1, 3):
-        assert sorted(index for batch in epoch for index in batch) == list(range(len(LENGTHS)))
-        sizes = [max(LENGTHS[index] for index in batch) * len(batch) for batch in epoch]
-        assert max(sizes) <= adaptation.FRAMES_PER_BATCH
-        assert np.mean(sizes) > 0.8 * adaptation.FRAMES_PER_BATCH
-        assert sum(LENGTHS) > 0.9 * sum(sizes)  # little padding
-
-
-def test_an_utterance_beyond_the_budget_comes_alone() -> None:
-    endless = batches([100, 5000, 100], 1)
-    assert sorted(sorted(next(endless)) for _ in range(2)) == [[0, 2], [1]]
-
-
-def test_order_is_decided_by_the_seed_and_changes_every_epoch() -> None:
-    first, again, other = epochs(1, 2), epochs(1, 2), epochs(2, 2)
-    assert first == again
-    assert first != other
-    assert first[0] != first[1]
-
-
-# Learning rate ----------------------------------------------------------------------------------------------------
-
-
-def test_learning_rate_warms_up_stays_and_falls() -> None:
-    rates = [learning_rate(step, 6000, 1e-3) for step in range(6000)]
-    assert rates[0] == pytest.approx(1e-3 / 200)
-    assert rates[99] == pytest.approx(0.5e-3)
-    assert set(rates[200:3900]) == {1e-3}
-    assert rates[4950] == pytest.approx(0.5e-3)
-    assert 0 < rates[-1] < 1e-6
-    assert rates[3900:] == sorted(rates[3900:], reverse=True)
-
-
-def test_learning_rate_before_the_fall_does_not_depend_on_the_number_of_steps() -> None:
-    for step in range(0, 3900, 100):
-        assert learning_rate(step, 6000, 1e-3) == learning_rate(step, 12_000, 1e-3)
-
-
-# Validation -------------------------------------------------------------------------------------------------------
 
 
 def unseen(count: int) -> list[str]:
@@ -135,128 +50,50 @@ def unseen(count: int) -> list[str]:
     return list(itertools.islice(filter(held_out, candidates), count))
 
 
-def test_a_sentence_is_held_out_however_it_is_written() -> None:
-    for text in unseen(20):
-        for variant in (text.upper(), f"{text.capitalize()}.", text.replace(" ", ", "), f"  {text}?!"):
-            assert held_out(variant), variant
-
-
-def test_one_sentence_in_a_hundred_is_held_out() -> None:
-    texts = [f"{sentence} number {n} or {2 * n}" for n, sentence in itertools.product(range(200), SENTENCES)]
-    assert 0.007 < sum(map(held_out, texts)) / len(texts) < 0.013
-
-
-# The model --------------------------------------------------------------------------------------------------------
-
-
-def test_labels_that_cannot_fit_or_are_empty_spoil_nothing() -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(3, 6, 5)
-    loss = ctc(logits.requires_grad_(), torch.tensor([6, 2, 6]), [[1, 2], [1, 2, 3, 4], []])
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
-    assert logits.grad[0].any()
-    assert not logits.grad[1].any()
-    assert torch.isfinite(ctc(logits[:1], torch.tensor([6]), [[]]))
-
-
-def test_losses_do_not_depend_on_padding() -> None:
-    torch.manual_seed(0)
-    model = AdaptationModel(small_connector([3, 4, 5])).eval()
-    clip, labels = torch.randn(50, WIDTH), Labels([1, 2], [5, 6, 7])
-    alone = model(*pad_features([clip]), [labels])
-    padded = torch.cat([clip, torch.randn(41, WIDTH)])[None]
-    torch.testing.assert_close(model(padded, torch.tensor([50]), [labels]), alone, rtol=1e-4, atol=1e-4)
-
-
-def test_masking_follows_its_generator_and_spares_the_original() -> None:
-    features, lengths = torch.ones(3, 400, WIDTH), torch.tensor([400, 200, 100])
-    first, again, other = (
-        adaptation.mask_features(features, lengths, np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert features.all()
-    assert 0.03 < (first == 0).float().mean() < 0.4
-
-
-def test_a_small_model_learns_four_utterances_by_heart() -> None:
-    torch.manual_seed(1)
-    tokenizer, texts = word_tokenizer(), ["open the door", "close the window", "clean the garage", "paint the fence"]
-    labeller = Labeller(tokenizer, texts, least=1)
-    model = AdaptationModel(small_connector(labeller.token_ids))
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    clips = [torch.randn(40 + 9 * n, WIDTH) for n in range(4)]
-    features, lengths = pad_features(clips)
-    losses = []
-    for _ in range(150):
-        reading, spelling = model(features, lengths, [labeller(text) for text in texts])
-        optimizer.zero_grad()
-        (reading + adaptation.SPELLING_WEIGHT * spelling).backward()
-        optimizer.step()
-        losses.append((reading.item(), spelling.item()))
-    assert losses[-1][0] < 0.5 * losses[0][0]
-    assert losses[-1][1] < 0.5 * losses[0][1]
-    model.eval()
-    assert [tokenizer.decode(ids) for ids in model.connector.tokens(features, lengths)] == texts
-
-
-# The command ------------------------------------------------------------------------------------------------------
-
-STEPS, SAVE = 150, 50
-# The command itself with a small connector, small batches, and a tokenizer for the LLM that needs no weights.
-COMMAND = """
-import sys
-from pathlib import Path
-import test_adaptation
-test_adaptation.shrink(setattr, Path(sys.argv.pop()))
-test_adaptation.adaptation.main()
-"""
-
-
-def shrink(setattr: Any, llm: Path) -> None:
-    """Let `train.adaptation` train a small connector in small batches, with the tokenizer in the folder `llm`."""
-    small = partial(ConnectorConfig, layers=1, context_layers=1, width=64, heads=2, dropout=0.1)
-    setattr(adaptation, "ConnectorConfig", small)
-    setattr(adaptation, "FRAMES_PER_BATCH", 250)
-    setattr(adaptation, "locate", lambda name: llm)
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """Forty cached utterances of random features, two of them for validation; the folder `llm` beside it."""
     word_tokenizer().save_pretrained(tmp_path / "llm")
     config = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2}
     (tmp_path / "llm" / "config.json").write_text(json.dumps(config))
-    folder, rng = tmp_path / "features", np.random.default_rng(1)
-    folder.mkdir()
     texts = [text for text in SENTENCES * 2 if not held_out(text)][:38] + unseen(2)
-    lines, start = [], 0
-    for text in texts:
-        lines.append({"start": start, "frames": int(rng.integers(30, 60)), "text": text, "source": "test"})
-        start += lines[-1]["frames"]
+    return write_cache(tmp_path / "features", [(text, None) for text in texts])
+
+
+def write_cache(folder: Path, samples: list[tuple[str, int | None]]) -> Path:
+    """Texts with a number of frames (None: 30 to 60), as `train.features` leaves them, the features random."""
+    folder.mkdir()
+    rng, lines, start = np.random.default_rng(1), [], 0
+    for text, frames in samples:
+        frames = frames or int(rng.integers(30, 60))
+        lines.append({"start": start, "frames": frames, "text": text, "source": "test"})
+        start += frames
     np.save(folder / "0-0000.npy", rng.standard_normal((start, WIDTH)).astype(np.float16))
     (folder / "0-0000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
-def options(cache: Path, out: Path) -> list[str]:
-    names = [str(cache), "--out", str(out), "--steps", str(STEPS), "--save", str(SAVE)]
-    return [*names, "--llm", "smollm2-135m-instruct", "--threads", "1"]
+def options(cache: Path, out: Path, *changes: str, steps: int = STEPS, save: int = SAVE) -> list[str]:
+    recipe = cache.parent / "recipe.toml"
+    recipe.write_text(RECIPE.format(features=cache, llm=cache.parent / "llm", steps=steps, save=save))
+    return [str(recipe), "--out", str(out), *(part for change in changes for part in ("--set", change))]
 
 
-def train(monkeypatch: pytest.MonkeyPatch, cache: Path, out: Path) -> None:
-    shrink(monkeypatch.setattr, cache.parent / "llm")
-    monkeypatch.setattr(sys, "argv", ["adaptation", *options(cache, out)])
+def train(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["adaptation", *arguments])
     adaptation.main()
 
 
-def kill_after_first_checkpoint(cache: Path, out: Path) -> int:
+def kill_after_first_checkpoint(arguments: list[str], out: Path) -> int:
     """Run the command in a process of its own and kill it; returns the step of the state it left."""
-    command = [sys.executable, "-c", COMMAND, *options(cache, out), str(cache.parent / "llm")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train.adaptation", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
     deadline = time.monotonic() + 120
     while not (out / "checkpoint" / "config.json").exists():
         assert process.poll() is None, process.stderr.read().decode()
@@ -269,58 +106,114 @@ def kill_after_first_checkpoint(cache: Path, out: Path) -> int:
 
 
 def curve(out: Path) -> dict[int, dict[str, float]]:
-    """Losses and word error rates by step; where a step was done twice, both must agree."""
+    """Losses and word error rates by step; every step stands there once."""
     steps: dict[int, dict[str, float]] = {}
     for line in (out / "log.jsonl").read_text().splitlines():
         entry = json.loads(line)
-        entry.pop("clips_per_s", None)
+        entry.pop("samples_per_s", None)
         known = steps.setdefault(entry.pop("step"), {})
-        for name, value in entry.items():
-            assert known.setdefault(name, value) == pytest.approx(value, abs=1e-3)
+        assert not known.keys() & entry.keys(), "a step was logged twice"
+        known.update(entry)
     return steps
 
 
-def test_killed_and_resumed_is_uninterrupted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    step = kill_after_first_checkpoint(cache, tmp_path / "killed")
+def test_killed_and_resumed_is_uninterrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
+    step = kill_after_first_checkpoint(options(cache, tmp_path / "killed"), tmp_path / "killed")
     assert 0 < step < STEPS, "the process was not killed in the middle"
-    train(monkeypatch, cache, tmp_path / "killed")
-    assert f"38 utterances, 0.0 h, 11 tokens, from step {step}" in capsys.readouterr().out
-    train(monkeypatch, cache, tmp_path / "whole")
+    train(monkeypatch, options(cache, tmp_path / "killed"))
+    train(monkeypatch, options(cache, tmp_path / "whole"))
 
     whole, resumed = curve(tmp_path / "whole"), curve(tmp_path / "killed")
     assert list(whole) == list(resumed) == list(range(25, STEPS + 1, 25))
-    resumed[step].setdefault("validation_wer", whole[step]["validation_wer"])  # may have been killed while it read
+    if "validation_wer" not in resumed[step]:  # killed while it read
+        whole[step].pop("validation_wer")
     for done, losses in whole.items():
         assert resumed[done] == pytest.approx(losses, abs=1e-3), f"step {done}"
     assert whole[STEPS]["reading"] < 0.9 * whole[25]["reading"]  # it learns, so equal curves say something
     assert "validation_wer" in whole[STEPS]
+    assert list((tmp_path / "killed" / "tensorboard").iterdir())
+    assert same_connector(tmp_path / "whole", tmp_path / "killed")
 
-    connectors = []
-    for name in ("whole", "killed"):
-        config = read_config(tmp_path / name / "checkpoint")
-        assert (config.llm, config.connector.llm_width) == ("smollm2-135m-instruct", 16)
-        connectors.append(read_connector(tmp_path / name / "checkpoint", config).state_dict())
-    for name, value in connectors[0].items():
-        torch.testing.assert_close(connectors[1][name], value, rtol=0, atol=2e-3)
+
+def same_connector(one: Path, other: Path, tolerance: float = 2e-3) -> bool:
+    states = []
+    for out in (one, other):
+        config = read_config(out / "checkpoint")
+        assert config.connector.llm_width == 16
+        states.append(read_connector(out / "checkpoint", config).state_dict())
+    return all(torch.allclose(states[1][name], value, atol=tolerance) for name, value in states[0].items())
+
+
+def test_two_processes_do_the_work_of_one_that_accumulates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    # On CPUs torchrun starts the processes, as `accelerate launch` asks for MPI there.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # No dropout: its random numbers would differ between one process and two.
+    arguments = options(cache, tmp_path / "two", "connector.dropout=0.0", steps=30, save=15)
+    command = [*launch, "-m", "train.adaptation", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    alone = options(cache, tmp_path / "one", "connector.dropout=0.0", "loop.accumulate=2", steps=30, save=15)
+    train(monkeypatch, alone)
+    two, one = curve(tmp_path / "two"), curve(tmp_path / "one")
+    assert list(two) == list(one) == [15, 25, 30]
+    for done_steps, losses in one.items():
+        assert two[done_steps] == pytest.approx(losses, abs=2e-3), f"step {done_steps}"
+    assert same_connector(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_finished_run_adds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "STEPS", 25)
-    train(monkeypatch, cache, tmp_path / "run")
+    arguments = options(cache, tmp_path / "run", steps=25)
+    train(monkeypatch, arguments)
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    train(monkeypatch, cache, tmp_path / "run")
+    train(monkeypatch, arguments)
     assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+
+
+def test_a_checkpoint_is_gone_on_from_with_its_own_head(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    train(monkeypatch, options(cache, tmp_path / "first", steps=5))
+    more = write_cache(tmp_path / "more", [("paint the gate twice", 60), ("clean the fence twice", 60)] * 3)
+    start = f'start="{tmp_path / "first" / "checkpoint"}"'
+    train(monkeypatch, options(cache, tmp_path / "second", start, f'features=["{more}"]', steps=1))
+    first, second = (read_config(tmp_path / name / "checkpoint") for name in ("first", "second"))
+    assert first == second  # `twice` is a new word, but the head stays
+    assert same_connector(tmp_path / "first", tmp_path / "second", 2e-2)
+    assert not same_connector(tmp_path / "first", tmp_path / "second", 0.0)
+
+
+def test_other_data_than_a_run_began_with_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    train(monkeypatch, options(cache, tmp_path / "run", steps=5))
+    few = write_cache(tmp_path / "few", [("open the door", 50), ("close the door", 50)] * 4)
+    with pytest.raises(SystemExit, match=r"another model.*Give another --out"):
+        train(monkeypatch, options(few, tmp_path / "run", steps=10))
+
+
+def test_samples_that_cannot_be_learnt_from_are_listed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    long, fast = "open the gate", " ".join(["close the window"] * 5)
+    more = write_cache(tmp_path / "odd", [(long, 2000), (fast, 30), ("", 60)])
+    train(monkeypatch, options(cache, tmp_path / "run", f'features=["{cache}", "{more}"]', steps=5))
+    listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [(entry["text"], entry["reason"]) for entry in listed] == [
+        (long, "longer than 35 s (40 s)"),
+        (fast, "15 words do not fit into 0.6 s"),
+    ]
 
 
 def test_validation_sentences_are_never_trained_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "STEPS", 5)
     original, drawn = FeatureCache.__getitem__, []
     monkeypatch.setattr(FeatureCache, "__getitem__", lambda self, i: drawn.append(i) or original(self, i))
-    train(monkeypatch, cache, tmp_path / "run")
+    train(monkeypatch, options(cache, tmp_path / "run", steps=5))
     texts = [entry["text"] for entry in FeatureCache([cache]).entries]
     kept = [index for index in drawn if held_out(texts[index])]
     assert kept == [38, 39]  # read once, for validation
@@ -331,5 +224,5 @@ def test_without_features_the_way_to_make_them_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"python -m train\.features"):
-        train(monkeypatch, tmp_path / "empty", tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"python -m train\.features"):
+        train(monkeypatch, options(cache, tmp_path / "run", f'features=["{tmp_path / "empty"}"]'))

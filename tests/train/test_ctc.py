@@ -1,0 +1,141 @@
+"""CTC on the LLM's own tokens: labels, losses, masking, the held-out sentences; a small model learns by heart."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from assistant.connector import ConnectorConfig, QFormerConnector, pad_features
+from train.ctc import CHARACTERS, CtcModel, Labeller, Labels, ctc, held_out, mask_features
+
+WIDTH = 32  # of the cached features
+VERBS = ["open", "close", "clean", "paint"]
+THINGS = ["door", "window", "kitchen", "garage", "gate", "fence"]
+SENTENCES = [f"{verb} the {thing}" for verb, thing in itertools.product(VERBS, THINGS)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each word the sentences use."""
+    words = dict.fromkeys(["<unk>", *VERBS, "the", *THINGS, "please", *map(str, range(2000))])
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def small_connector(tokens: list[int]) -> QFormerConnector:
+    config = ConnectorConfig(WIDTH, 16, layers=1, context_layers=1, width=64, heads=2, tokens=len(tokens))
+    return QFormerConnector(config, None, torch.tensor(tokens))
+
+
+# Labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_places_of_known_tokens_and_of_characters() -> None:
+    tokenizer = word_tokenizer()
+    labeller = Labeller.from_texts(tokenizer, SENTENCES)
+    assert labeller.token_ids == sorted(tokenizer.convert_tokens_to_ids([*VERBS, "the", *THINGS]))
+    labels = labeller("Open the GATE!")
+    read = [labeller.token_ids[place - 1] for place in labels.tokens]
+    assert tokenizer.convert_ids_to_tokens(read) == ["open", "the", "gate"]
+    assert "".join(CHARACTERS[place - 1] for place in labels.characters) == "open the gate"
+    assert min(labels.tokens + labels.characters) > 0  # 0 is the blank
+
+
+def test_unknown_tokens_are_left_out_and_still_spelt() -> None:
+    labeller = Labeller.from_texts(word_tokenizer(), ["open the door", "open the door", "open the gate"])
+    assert len(labeller.token_ids) == 2  # a repeated text counts once: only `open` and `the` come twice
+    assert len(labeller("open the door").tokens) == 2
+    assert labeller("fence").tokens == []
+    assert len(labeller("fence").characters) == 5
+    assert len(Labeller.from_texts(word_tokenizer(), ["open the door"], least=1).token_ids) == 3
+
+
+# Validation -------------------------------------------------------------------------------------------------------
+
+
+def unseen(count: int) -> list[str]:
+    """Sentences of the same words that are kept for validation."""
+    candidates = (f"{sentence} please {n}" for n, sentence in itertools.product(range(2000), SENTENCES))
+    return list(itertools.islice(filter(held_out, candidates), count))
+
+
+def test_a_sentence_is_held_out_however_it_is_written() -> None:
+    for text in unseen(20):
+        for variant in (text.upper(), f"{text.capitalize()}.", text.replace(" ", ", "), f"  {text}?!"):
+            assert held_out(variant), variant
+
+
+def test_one_sentence_in_a_hundred_is_held_out() -> None:
+    texts = [f"{sentence} number {n} or {2 * n}" for n, sentence in itertools.product(range(200), SENTENCES)]
+    assert 0.007 < sum(map(held_out, texts)) / len(texts) < 0.013
+
+
+# The model --------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_cannot_fit_or_are_empty_spoil_nothing() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, 5)
+    loss = ctc(logits.requires_grad_(), torch.tensor([6, 2, 6]), [[1, 2], [1, 2, 3, 4], []])
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0].any()
+    assert not logits.grad[1].any()
+    assert torch.isfinite(ctc(logits[:1], torch.tensor([6]), [[]]))
+
+
+def test_losses_do_not_depend_on_padding() -> None:
+    torch.manual_seed(0)
+    model = CtcModel(small_connector([3, 4, 5])).eval()
+    clip, labels = torch.randn(50, WIDTH), Labels([1, 2], [5, 6, 7])
+    alone = model(*pad_features([clip]), [labels])
+    padded = torch.cat([clip, torch.randn(41, WIDTH)])[None]
+    torch.testing.assert_close(model(padded, torch.tensor([50]), [labels]), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_silence_has_nothing_to_read_and_is_learnt_from() -> None:
+    labels = Labeller.from_texts(word_tokenizer(), SENTENCES)("")
+    assert labels == Labels([], [])
+    assert not held_out("")
+    losses = CtcModel(small_connector([3, 4, 5]))(torch.randn(1, 50, WIDTH), torch.tensor([50]), [labels])
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"]) and losses["loss"] > 0
+
+
+def test_masking_follows_its_generator_and_spares_the_original() -> None:
+    features, lengths = torch.ones(3, 400, WIDTH), torch.tensor([400, 200, 100])
+    first, again, other = (mask_features(features, lengths, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert features.all()
+    assert 0.03 < (first == 0).float().mean() < 0.4
+
+
+def test_a_small_model_learns_four_utterances_by_heart() -> None:
+    torch.manual_seed(1)
+    tokenizer, texts = word_tokenizer(), ["open the door", "close the window", "clean the garage", "paint the fence"]
+    labeller = Labeller.from_texts(tokenizer, texts, least=1)
+    model = CtcModel(small_connector(labeller.token_ids))
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    clips = [torch.randn(40 + 9 * n, WIDTH) for n in range(4)]
+    features, lengths = pad_features(clips)
+    losses = []
+    for _ in range(150):
+        step = model(features, lengths, [labeller(text) for text in texts])
+        optimizer.zero_grad()
+        step["loss"].backward()
+        optimizer.step()
+        losses.append((step["reading"].item(), step["spelling"].item()))
+    assert losses[-1][0] < 0.5 * losses[0][0]
+    assert losses[-1][1] < 0.5 * losses[0][1]
+    model.eval()
+    assert [tokenizer.decode(ids) for ids in model.connector.tokens(features, lengths)] == texts

@@ -1,0 +1,124 @@
+"""The CTC form of stage 1: the connector learns to read the LLM's own tokens; neither encoder nor LLM runs.
+
+A second, small CTC head spells characters from the Q-Former's own output (before windows see each other) during
+training only: letters are learnt from few hours and give the rarer tokens something to build on (hierarchical CTC, cf.
+arXiv 1807.07104).
+"""
+
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+
+import jiwer
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from assistant.connector import BLANK, QFormerConnector, pad_features
+from train.features import Sample
+from train.manifest import spoken_form
+
+CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # index + 1; 0 is the blank
+SPELLING_RATE = 3  # characters that one query may spell
+SPELLING_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Labels:
+    """CTC targets of one text: indices of the vocabulary head and of `CHARACTERS`."""
+
+    tokens: list[int]
+    characters: list[int]
+
+
+class Labeller:
+    """Turns transcripts into labels; fixes which LLM tokens the head can read."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self.token_ids = token_ids
+        self._index = {token: position + 1 for position, token in enumerate(token_ids)}
+        self._cache: dict[str, Labels] = {}
+
+    @classmethod
+    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 2) -> "Labeller":
+        """A head for the tokens that occur at least `least` times in the distinct texts."""
+        counts = Counter(token for text in set(texts) for token in _encode(tokenizer, text))
+        return cls(tokenizer, sorted(token for token, count in counts.items() if count >= least))
+
+    def __call__(self, text: str) -> Labels:
+        """Labels of a transcript; tokens the head does not know are left out."""
+        if text not in self._cache:
+            tokens = [self._index[token] for token in _encode(self._tokenizer, text) if token in self._index]
+            characters = [CHARACTERS.index(c) + 1 for c in spoken_form(text) if c in CHARACTERS]
+            self._cache[text] = Labels(tokens, characters)
+        return self._cache[text]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    spoken = spoken_form(text)
+    return tokenizer(" " + spoken, add_special_tokens=False).input_ids if spoken else []
+
+
+class CtcModel(nn.Module):
+    """The connector with the spelling head that only training needs."""
+
+    def __init__(self, connector: QFormerConnector) -> None:
+        super().__init__()
+        self.connector = connector
+        self.spelling = nn.Linear(connector.config.width, SPELLING_RATE * (len(CHARACTERS) + 1))
+
+    def forward(self, features: Tensor, lengths: Tensor, labels: list[Labels]) -> dict[str, Tensor]:
+        """CTC losses (per label) of the tokens and of the characters for a padded batch [B, T, width]."""
+        states, local, lengths = self.connector.hidden(features, lengths)
+        reading = ctc(self.connector.head(states), lengths, [label.tokens for label in labels])
+        batch, steps, _ = local.shape
+        spelt = self.spelling(local).reshape(batch, steps * SPELLING_RATE, -1)
+        spelling = ctc(spelt, lengths * SPELLING_RATE, [label.characters for label in labels])
+        return {"loss": reading + SPELLING_WEIGHT * spelling, "reading": reading, "spelling": spelling}
+
+
+def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
+    """Mean CTC loss per label of logits [B, S, classes]; targets that cannot fit count as nothing."""
+    return functional.ctc_loss(
+        logits.float().log_softmax(-1).transpose(0, 1),
+        torch.tensor([index for target in targets for index in target], device=logits.device),
+        lengths,
+        torch.tensor([len(target) for target in targets], device=logits.device),
+        blank=BLANK,
+        zero_infinity=True,
+    )
+
+
+def mask_features(features: Tensor, lengths: Tensor, generator: np.random.Generator) -> Tensor:
+    """SpecAugment on encoder output [B, T, width]: a time span for each 1.5 s, and a tenth of the channels."""
+    features = features.clone()
+    for row, length in enumerate(lengths.tolist()):
+        for _ in range(1 + length // 75):
+            size = int(generator.integers(0, 13))
+            start = int(generator.integers(0, max(1, length - size)))
+            features[row, start : start + size] = 0
+    keep = torch.from_numpy(generator.random((len(features), 1, features.shape[2])) > 0.1)
+    return features * keep
+
+
+def held_out(text: str) -> bool:
+    """One sentence in a hundred is kept for validation, in whatever voice and copy it appears; silence never is."""
+    spoken = spoken_form(text)
+    return bool(spoken) and zlib.crc32(spoken.encode()) % 100 == 0
+
+
+@torch.inference_mode()
+def reading_error(connector: QFormerConnector, samples: list[Sample], tokenizer: PreTrainedTokenizerBase) -> float:
+    """Word error rate of the greedy reading; not a number when there is nothing to read."""
+    spoken = [sample for sample in samples if sample.text]
+    if not spoken:
+        return float("nan")
+    device = next(connector.parameters()).device
+    read = []
+    for sample in spoken:
+        features, lengths = pad_features([sample.features.float().to(device)])
+        read.append(str(tokenizer.decode(connector.tokens(features, lengths)[0])))
+    return float(jiwer.wer([spoken_form(s.text) for s in spoken], [spoken_form(text) for text in read]))

@@ -1,0 +1,276 @@
+"""Stage 2, cross-modal instruction tuning: connector and LLM (LoRA or full) learn to do as told with what was said.
+
+    python -m train.instruction_tuning train/recipes/self_powered.toml --out runs/self_powered
+
+The encoder is frozen and its output cached. `targets = "transcripts"` is vanilla instruction tuning, which shows the
+speech anchor bias; with `tune = "nothing"` as well it is stage 1 through the frozen LLM. The same command continues an
+interrupted run; `accelerate launch -m train.instruction_tuning …` uses several GPUs (on CPUs `torchrun -m …`).
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers import AutoConfig
+
+from assistant.checkpoint import CheckpointConfig, read_config, read_connector, write_checkpoint
+from assistant.connector import Connector, ConnectorConfig, QFormerConnector, build_connector, pad_features
+from assistant.llm import LLM, load_llm
+from assistant.weights import llm_source
+from train.ctc import Labeller, held_out, mask_features, reading_error
+from train.exchanges import (
+    conversation_exchanges,
+    no_speech_exchange,
+    read_lines,
+    self_powered_exchange,
+    transcription_exchange,
+)
+from train.features import FeatureCache
+from train.instructions import InstructionPool
+from train.loop import Loop, Objective, fit
+from train.recipe import RecipeError, read_recipe
+from train.reply import Exchange, ReplyModel
+
+VALIDATION = 64  # held-out exchanges that are looked at with every checkpoint
+LONGEST_TARGET = 160  # tokens
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank matrices beside the LLM's own (arXiv 2106.09685)."""
+
+    rank: int = 8
+    alpha: int = 16
+    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class TuningRecipe:
+    """A recipe of stage 2, or of stage 1 through the frozen LLM."""
+
+    features: tuple[Path, ...]  # folders written by train.features
+    self_powered: tuple[Path, ...]  # manifests written by train.self_powered
+    loop: Loop
+    start: Path | None = None  # checkpoint of stage 1; without it the connector begins at random
+    conversations: tuple[Path, ...] = ()  # manifests of spoken conversations
+    no_speech: float = 0.03  # share of samples without speech, when a cache holds recordings without words
+    targets: Literal["self-powered", "transcripts"] = "self-powered"
+    tune: Literal["lora", "full", "nothing"] = "lora"
+    lora: Lora = field(default_factory=Lora)
+    connector_learning_rate: float = 2e-4
+    llm_learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    ctc: float = 0.3  # weight of reading, which keeps the vocabulary projection readable
+    distillation: float = 0.0  # weight of the LLM's own answer to the transcript
+    connector: dict[str, Any] = field(default_factory=dict)  # entries of ConnectorConfig that differ
+    whisper: str = "whisper-base"
+    llm: str = "qwen2.5-coder-0.5b-instruct"
+
+
+class TuningObjective(Objective):
+    """Replies to speech, through the LLM."""
+
+    def __init__(self, recipe: TuningRecipe) -> None:
+        self._recipe = recipe
+        self._cache = FeatureCache(list(recipe.features))
+        self._recordings: dict[str, list[int]] = defaultdict(list)
+        for index, entry in enumerate(self._cache.entries):
+            self._recordings[entry["text"]].append(index)
+        self._skipped: list[dict[str, str]] = []
+        torch.manual_seed(recipe.loop.seed)
+
+        precision = "bfloat16" if torch.cuda.is_available() else "float32"
+        self._llm: LLM = load_llm(recipe.llm, precision)
+        settings = self._tune_llm()
+        self._config, self._connector = self._make_connector(settings)
+        reader = self._reader()
+        labeller = Labeller(self._llm.tokenizer, reader.token_ids.tolist()) if reader else None
+        self.model = ReplyModel(self._connector, self._llm, labeller, recipe.ctc, recipe.distillation)
+
+        exchanges = self._usable(self._exchanges())
+        self._training = [exchange for exchange in exchanges if not _held_out(exchange)]
+        self._validation = [exchange for exchange in exchanges if _held_out(exchange)][:VALIDATION]
+        if not self._training:
+            raise RecipeError(
+                "No sample is left to learn from: none of the manifests' texts is in the feature caches. Encode the "
+                "manifest that train.self_powered read with train.features."
+            )
+
+    # What is learnt ---------------------------------------------------------------------------------------------
+
+    def _tune_llm(self) -> dict[str, Any] | None:
+        """Decide which of the LLM's parameters learn; returns peft's settings when LoRA does."""
+        recipe, model = self._recipe, self._llm.model
+        settings: dict[str, Any] | None = None
+        if recipe.tune == "lora":
+            lora = recipe.lora
+            settings = {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": list(lora.modules)}
+            self._llm.add_lora(settings)
+        model.requires_grad_(recipe.tune == "full")
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.requires_grad_(True)
+                parameter.data = parameter.data.float()
+        if recipe.loop.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()  # transformers checkpoints in training mode only; these models have no dropout
+        return settings
+
+    def _make_connector(self, lora: dict[str, Any] | None) -> tuple[CheckpointConfig, Connector]:
+        recipe, embeddings = self._recipe, self._llm.embeddings
+        if recipe.start:
+            config = read_config(recipe.start)
+            if config.lora is not None:
+                raise RecipeError(f"{recipe.start} has LoRA weights already; begin stage 2 from a stage 1 checkpoint.")
+            connector = read_connector(recipe.start, config, embeddings)
+            if recipe.connector:  # such as a residual path beside what stage 1 has learnt
+                wider = build_connector(
+                    replace(config.connector, **recipe.connector), embeddings, getattr(connector, "token_ids", None)
+                )
+                wider.load_state_dict(connector.state_dict(), strict=False)
+                config, connector = replace(config, connector=wider.config), wider
+        else:
+            texts = [text for text in self._recordings if text]
+            token_ids = Labeller.from_texts(self._llm.tokenizer, texts).token_ids
+            width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
+            shape = ConnectorConfig(self._cache[0].features.shape[1], width, tokens=len(token_ids), **recipe.connector)
+            connector = build_connector(shape, embeddings, torch.tensor(token_ids))
+            config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
+        return replace(config, lora=lora), connector.train().requires_grad_(True)
+
+    def _reader(self) -> QFormerConnector | None:
+        """The connector when it reads words."""
+        connector = self._connector
+        reads = isinstance(connector, QFormerConnector) and connector.config.projection == "vocabulary"
+        return connector if reads and isinstance(connector, QFormerConnector) else None
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Connector and LLM at learning rates of their own; see `Objective`."""
+        recipe = self._recipe
+        llm = [parameter for parameter in self._llm.model.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": list(self._connector.parameters()), "lr": recipe.connector_learning_rate},
+            {"params": llm, "lr": recipe.llm_learning_rate},
+        ]
+        return [{**group, "weight_decay": recipe.weight_decay} for group in groups if group["params"]]
+
+    # What it is learnt from -------------------------------------------------------------------------------------
+
+    def _exchanges(self) -> list[Exchange]:
+        """All samples of the recipe, decided by its seed."""
+        recipe, rng = self._recipe, random.Random(self._recipe.loop.seed)
+        pool = InstructionPool.load()
+        exchanges: list[Exchange] = []
+        for line in read_lines(recipe.self_powered):
+            if recipe.targets == "transcripts":
+                instruction = pool.draw("recognition", line["language"], rng)
+                exchanges.append(transcription_exchange(line["text"], instruction, after=rng.random() < 0.5))
+            else:
+                exchanges.append(self_powered_exchange(line))
+        for line in read_lines(recipe.conversations):
+            exchanges += conversation_exchanges(line)
+        if self._recordings.get(""):
+            wanted = int(recipe.no_speech * len(exchanges))
+            tasks = [rng.choice(pool.offered("english")) for _ in range(wanted)]
+            exchanges += [no_speech_exchange(pool.draw(task, "english", rng)) for task in tasks]
+        return exchanges
+
+    def _usable(self, exchanges: list[Exchange]) -> list[Exchange]:
+        """Those whose words were recorded and whose reply is of reasonable length; the others are listed."""
+        kept = []
+        for exchange in exchanges:
+            missing = [text for text in exchange.spoken if text not in self._recordings]
+            tokens = len(self._llm.tokenizer(exchange.target, add_special_tokens=False).input_ids)
+            reason = (
+                "no recording of these words in the feature caches"
+                if missing
+                else "empty target"
+                if not exchange.target.strip()
+                else f"target of {tokens} tokens"
+                if tokens > LONGEST_TARGET
+                else None
+            )
+            if reason:
+                self._skipped.append({"text": " | ".join(exchange.spoken), "task": exchange.task, "reason": reason})
+            else:
+                kept.append(exchange)
+        return kept
+
+    def skipped(self) -> list[dict[str, str]]:
+        """See `Objective`."""
+        return self._skipped
+
+    def lengths(self) -> list[int]:
+        """Frames of the first recording of each exchange's words, plus what the LLM has to read and write."""
+        return [
+            sum(self._cache.entries[self._recordings[text][0]]["frames"] for text in exchange.spoken)
+            + len(exchange.target)
+            for exchange in self._training
+        ]
+
+    def batch(self, indices: list[int], rng: np.random.Generator) -> dict[str, Any]:
+        """See `Objective`."""
+        return self._batch([self._training[index] for index in indices], rng)
+
+    def _batch(self, exchanges: list[Exchange], rng: np.random.Generator | None) -> dict[str, Any]:
+        clips = []
+        for text in (text for exchange in exchanges for text in exchange.spoken):
+            recordings = self._recordings[text]
+            clips.append(self._cache[recordings[int(rng.integers(len(recordings))) if rng else 0]].features.float())
+        features, lengths = pad_features(clips)
+        if rng is not None:
+            features = mask_features(features, lengths, rng)
+        return {"features": features, "lengths": lengths, "exchanges": exchanges}
+
+    # What is reported and kept ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """Losses on held-out exchanges, and the word error rate of reading their recordings."""
+        totals: dict[str, float] = defaultdict(float)
+        device = self._llm.embeddings.device
+        for exchange in self._validation:
+            batch = self._batch([exchange], None)
+            features, lengths = batch["features"].to(device), batch["lengths"].to(device)
+            for name, value in self.model(features, lengths, [exchange]).items():
+                totals[f"validation_{name}"] += value.item() / len(self._validation)
+        if reader := self._reader():
+            texts = dict.fromkeys(text for exchange in self._validation for text in exchange.spoken)
+            samples = [self._cache[self._recordings[text][0]] for text in texts]
+            totals["validation_wer"] = reading_error(reader, samples, self._llm.tokenizer)
+        return dict(totals)
+
+    def export(self, folder: Path) -> None:
+        """See `Objective`."""
+        lora = self._llm.lora_state() if self._config.lora else None
+        write_checkpoint(folder, self._config, self._connector, lora)
+        if self._recipe.tune == "full":
+            self._llm.model.save_pretrained(folder / "llm", safe_serialization=True)
+            self._llm.tokenizer.save_pretrained(folder / "llm")
+
+
+def _held_out(exchange: Exchange) -> bool:
+    return any(held_out(text) for text in exchange.spoken if text)
+
+
+def main() -> None:
+    """Command line; see the top of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change an entry, as in loop.steps=10")
+    arguments = parser.parse_args()
+    try:
+        recipe = read_recipe(TuningRecipe, arguments.recipe, arguments.set)
+        fit(TuningObjective(recipe), recipe.loop, arguments.out)
+    except (RecipeError, ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
