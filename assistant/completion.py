@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class _Rows:
         mask = self.mask[rows]
         unused = int((mask.cumsum(1) == 0).all(0).sum())
         self.hidden, self.mask = self.hidden[rows], mask[:, unused:]
+        layer: Any
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[rows, :, unused:], layer.values[rows, :, unused:]
 
@@ -61,6 +62,8 @@ class _Rows:
         self.prompts += other.prompts
         self.hidden = torch.cat([self.hidden, other.hidden])
         self.mask = both(self.mask[..., None], other.mask[..., None])[..., 0]
+        layer: Any
+        added: Any
         for layer, added in zip(self.cache.layers, other.cache.layers, strict=True):
             layer.keys, layer.values = both(layer.keys, added.keys), both(layer.values, added.values)
 
