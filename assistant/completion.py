@@ -69,13 +69,15 @@ class _Rows:
 
 
 @torch.inference_mode()
-def complete(llm: LLM, prompts: Sequence[Prompt], max_tokens: int, batch_size: int) -> list[Completion]:
+def complete(
+    llm: LLM, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, end_tokens: set[int]
+) -> list[Completion]:
     """See `LLM.complete`."""
     # Prompts of like length are prefilled together, so that little is padded.
     waiting = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     replies: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
-    ends = torch.tensor(sorted(llm.end_tokens), device=llm.device)
+    ends = torch.tensor(sorted(end_tokens), device=llm.device)
     rows: _Rows | None = None
     while waiting or (rows and rows.prompts):
         if waiting and (rows is None or len(rows.prompts) <= batch_size - min(GROUP, batch_size)):
@@ -123,14 +125,14 @@ def _step(llm: LLM, rows: _Rows, tokens: Tensor) -> None:
 def _prefill(llm: LLM, indices: list[int], prompts: list[Prompt]) -> _Rows:
     """Read the prompts, up to where the replies begin.
 
-    What all of them begin with runs once, its first token alone (see Int8Linear), and is then repeated for each. The
-    rests are padded at the end: a padding position always has something to attend to, and nothing attends to it.
+    What all of them begin with runs once and is then repeated for each. The rests are padded at the end: a padding
+    position always has something to attend to, and nothing attends to it.
     """
     same = _common_start(prompts)
     embedded = [llm.embed(prompt)[0] for prompt in prompts]
     cache = DynamicCache()
     if same:
-        llm.extend(embedded[0][None, :same], cache)
+        _read(llm, embedded[0][None, :same], cache)
         cache.batch_repeat_interleave(len(prompts))
     rest = pad_sequence([vectors[same:] for vectors in embedded], batch_first=True)  # [rows, longest rest, width]
     lengths = torch.tensor([len(vectors) - same for vectors in embedded], device=llm.device)
@@ -148,7 +150,9 @@ def _common_start(prompts: list[Prompt]) -> int:
     return int(((ids == ids[0]).all(0) & ~speech).long().cumprod(0).sum())
 
 
-def _read(llm: LLM, embedded: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor) -> Tensor:
+def _read(
+    llm: LLM, embedded: Tensor, cache: DynamicCache, mask: Tensor | None = None, positions: Tensor | None = None
+) -> Tensor:
     """Run vectors [rows, n, width] on top of `cache`; their last hidden states [rows, n, width]."""
     output = llm.model.get_decoder()(
         inputs_embeds=embedded, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True

@@ -102,7 +102,7 @@ class LLM:
         """Yield the greedy reply in pieces of text as they become readable; times `prefill` and every token."""
         with clock.stage("prefill"):
             logits, cache = self._prefill(prompt)
-        ends = self.end_tokens
+        ends = self._end_tokens()
         tokens: list[int] = []
         shown = ""
         for _ in range(max_tokens):
@@ -124,15 +124,13 @@ class LLM:
     ) -> list[Completion]:
         """The greedy replies to many prompts, of text or speech, in their order; far faster than one after another.
 
-        At most `batch_size` are answered at a time: a prompt moves up as soon as a reply is finished. In float32 a
-        reply does not depend on what it shares the batch with. In int8 it may, since the rows of a batch share the
-        scale of their activations, and so may half precision, by rounding; the same list gives the same replies.
+        At most `batch_size` are answered at a time: a prompt moves up as soon as replies are finished. In float32 a
+        reply does not depend on what it shares a batch with. In int8 and half precision it may where two tokens are
+        about equally likely, for rounding differs (see Int8Linear); the same list gives the same replies.
         """
-        return complete(self, prompts, max_tokens, batch_size)
+        return complete(self, prompts, max_tokens, batch_size, self._end_tokens())
 
-    @property
-    def end_tokens(self) -> set[int]:
-        """The tokens that close a reply."""
+    def _end_tokens(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
         known = ends if isinstance(ends, list) else [ends]
         return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
@@ -145,14 +143,11 @@ class LLM:
             cache, done = copy.deepcopy(prefix.cache), known
         else:
             cache, done = DynamicCache(config=self.model.config), 0
-        return self.extend(self.embed(prompt)[:, done:], cache), cache
+        return self._extend(self.embed(prompt)[:, done:], cache), cache
 
-    def extend(self, embedded: Tensor, cache: DynamicCache) -> Tensor:
+    def _extend(self, embedded: Tensor, cache: DynamicCache) -> Tensor:
         """Run vectors [1, n, width] on top of `cache`; logits of the next token [vocabulary]."""
-        # The first token goes alone: see Int8Linear.
-        parts = [embedded] if cache.get_seq_length() or embedded.shape[1] == 1 else [embedded[:, :1], embedded[:, 1:]]
-        for part in parts:
-            output = self.model(inputs_embeds=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return output.logits[0, -1]
 
     def _prefix(self) -> _Prefix:
@@ -164,7 +159,7 @@ class LLM:
             ids = first[:same]
             cache = DynamicCache(config=self.model.config)
             if same:
-                self.extend(self.model.get_input_embeddings()(ids)[None], cache)
+                self._extend(self.model.get_input_embeddings()(ids)[None], cache)
             self._prefixes[self._lora_on] = _Prefix(ids, cache)
         return self._prefixes[self._lora_on]
 

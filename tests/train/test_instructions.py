@@ -12,7 +12,7 @@ GOOD = 'title = "Summary"\nenglish = ["Sum this up", "In short"]\nheld_out_engli
 
 def test_the_bundled_tasks_have_wordings_enough_in_both_languages() -> None:
     pool = InstructionPool.load()
-    tasks = "recognition repetition intent sentiment keywords translation continuation answer".split()
+    tasks = ["recognition", "repetition", "intent", "sentiment", "keywords", "translation", "continuation", "answer"]
     assert sorted(tasks) == list(pool.tasks)
     for name, task in pool.tasks.items():
         for language in LANGUAGES:
