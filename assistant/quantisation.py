@@ -10,25 +10,27 @@ from torch import Tensor, nn
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights (one scale an output channel) and activations quantised as they come.
 
-    Activations share one scale for all rows of a call. That is why `llm.py` never sends the first token of a prompt
-    together with the others: its activations are hundreds of times larger (arXiv 2402.17762) and would leave the
-    rest a few of the 128 steps.
+    torch's kernel takes one scale for all rows of a call. Tokens differ too much for that: the first one's activations
+    are hundreds of times larger than the others' (arXiv 2402.17762) and would leave them a few of the 128 steps. So
+    every row is brought to the same size first and back afterwards. What is left in common is the zero point.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float().cpu()
         scales = weight.abs().amax(1).clamp(min=1e-8).double() / 127
-        bias = None if linear.bias is None else linear.bias.detach().float().cpu()
+        self._bias = None if linear.bias is None else linear.bias.detach().float().cpu()
         with warnings.catch_warnings():  # torch announces a successor that has no int8 kernel for CPUs yet
             warnings.simplefilter("ignore")
             quantised = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales)).long(), 0, torch.qint8)
-            self._packed = torch.ops.quantized.linear_prepack(quantised, bias)
+            self._packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., in] -> float32 [..., out]."""
+        size = x.abs().amax(-1, keepdim=True).clamp(min=1e-8)
         # Seven-bit activations: the 16-bit sums of processors without VNNI would overflow with eight.
-        return torch.ops.quantized.linear_dynamic(x, self._packed, True)
+        y: Tensor = torch.ops.quantized.linear_dynamic(x / size, self._packed, True).mul_(size)
+        return y if self._bias is None else y.add_(self._bias)
 
 
 def supported() -> bool:
