@@ -18,6 +18,7 @@ from assistant.connector import Connector, ConnectorConfig, build_connector
 from assistant.weights import registry
 
 LORA = "lora.safetensors"
+TUNED_LLM = "llm"  # folder beside them with an LLM that was tuned as a whole
 
 
 class CheckpointError(RuntimeError):
@@ -81,6 +82,8 @@ def read_config(folder: Path) -> CheckpointConfig:
         known = {field.name for field in fields(CheckpointConfig)}
         if unknown := set(entries) - known:
             raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
+        if (folder / TUNED_LLM).is_dir():
+            entries |= {"llm": str(folder / TUNED_LLM), "llm_sha256": None}
         return CheckpointConfig(**{**entries, "connector": ConnectorConfig(**entries["connector"])})
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} holds no checkpoint (no config.json). Give a folder that does.") from error

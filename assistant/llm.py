@@ -172,7 +172,7 @@ class LLM:
         if state is not None:
             set_peft_model_state_dict(self.model, state)
         self._has_lora = True
-        self._switch_lora(False)
+        self.switch_lora(False)
 
     def lora_state(self) -> dict[str, Tensor]:
         """The LoRA matrices by the names that `add_lora` takes."""
@@ -183,13 +183,14 @@ class LLM:
     @contextlib.contextmanager
     def lora(self) -> Iterator[None]:
         """Within this block LoRA is on: for prompts that hold speech. Outside, the LLM is its untouched self."""
-        self._switch_lora(self._has_lora)
+        self.switch_lora(self._has_lora)
         try:
             yield
         finally:
-            self._switch_lora(False)
+            self.switch_lora(False)
 
-    def _switch_lora(self, on: bool) -> None:
+    def switch_lora(self, on: bool) -> None:
+        """Turn LoRA on or off until further notice, its gradients too: training, whose backward pass comes later."""
         self._lora_on = on
         if self._has_lora:
             from peft.tuners.tuners_utils import BaseTunerLayer

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from assistant.checkpoint import CheckpointConfig, read_config, read_connector, write_checkpoint
+from assistant.checkpoint import TUNED_LLM, CheckpointConfig, read_config, read_connector, write_checkpoint
 from assistant.connector import Connector, ConnectorConfig, QFormerConnector, build_connector, pad_features
 from assistant.llm import LLM, load_llm
 from assistant.weights import llm_source
@@ -85,6 +85,8 @@ class TuningObjective(Objective):
         torch.manual_seed(recipe.loop.seed)
 
         precision = "bfloat16" if torch.cuda.is_available() else "float32"
+        if recipe.tune == "full" and recipe.distillation:
+            raise RecipeError("A teacher that is itself being tuned teaches nothing: distillation needs LoRA.")
         self._llm: LLM = load_llm(recipe.llm, precision)
         settings = self._tune_llm()
         self._config, self._connector = self._make_connector(settings)
@@ -250,8 +252,8 @@ class TuningObjective(Objective):
         lora = self._llm.lora_state() if self._config.lora else None
         write_checkpoint(folder, self._config, self._connector, lora)
         if self._recipe.tune == "full":
-            self._llm.model.save_pretrained(folder / "llm", safe_serialization=True)
-            self._llm.tokenizer.save_pretrained(folder / "llm")
+            self._llm.model.save_pretrained(folder / TUNED_LLM, safe_serialization=True)
+            self._llm.tokenizer.save_pretrained(folder / TUNED_LLM)
 
 
 def _held_out(exchange: Exchange) -> bool:

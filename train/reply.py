@@ -55,9 +55,13 @@ class ReplyModel(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor, exchanges: list[Exchange]) -> dict[str, Tensor]:
         """Losses for exchanges whose recordings, in order, are a padded batch [clips, T, width] with `lengths`."""
+        if self._distillation:
+            self._llm.switch_lora(False)
+            with torch.no_grad():
+                teacher = self._reply_logits(exchanges, None)
+        self._llm.switch_lora(True)  # and on it stays: parameters that are off get no gradient
         vectors, reading = self._hear(features, lengths, [text for exchange in exchanges for text in exchange.spoken])
-        with self._llm.lora():
-            student = self._reply_logits(exchanges, vectors)  # [reply tokens of all exchanges, vocabulary]
+        student = self._reply_logits(exchanges, vectors)  # [reply tokens of all exchanges, vocabulary]
         labels = torch.cat([self._reply(exchange) for exchange in exchanges])
         losses = {"reply": functional.cross_entropy(student, labels)}
         losses["loss"] = losses["reply"]
@@ -65,8 +69,6 @@ class ReplyModel(nn.Module):
             losses["reading"] = reading
             losses["loss"] = losses["loss"] + self._ctc_weight * reading
         if self._distillation:
-            with torch.no_grad():
-                teacher = self._reply_logits(exchanges, None)
             divergence = functional.kl_div(
                 student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean"
             )
