@@ -9,7 +9,8 @@ from typing import Any
 
 from num2words import num2words
 
-NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+")
+CLOCK = re.compile(r"(?<![\d:])([01]?\d|2[0-3]):([0-5]\d)(?![\d:])(?=(\s?[ap]\.?m)?)")
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+0s\b|\d+")
 HELD_OUT = re.compile(r"^dev$|_(test|val|dev)(\.|$)|^mmlu_subset\b")
 
 
@@ -43,6 +44,8 @@ def spell_numbers(text: str) -> str:
 
     def words(match: re.Match[str]) -> str:
         number = match[0].replace(",", "")
+        if number.endswith("0s"):
+            return _plural(num2words(int(number[:-1]), to="year"))
         if number[-2:].isalpha():
             return num2words(int(float(number[:-2])), to="ordinal")
         if re.fullmatch(r"1[1-9]\d\d|20\d\d", match[0]):
@@ -51,9 +54,21 @@ def spell_numbers(text: str) -> str:
             return " ".join(num2words(int(digit)) for digit in number if digit.isdigit())
         return num2words(float(number) if "." in number else int(number))
 
+    text = CLOCK.sub(lambda time: _clock(int(time[1]), int(time[2]), bool(time[3])), text)
     text = re.sub(r"(?<=\d):(?=\d)", " ", text)
     text = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=(?!(?:s|st|nd|rd|th)\b)[^\W\d_])", " ", text)  # 5pm, covid19
     return NUMBER.sub(words, text)
+
+
+def _clock(hour: int, minute: int, half_of_day_follows: bool) -> str:
+    words = num2words(hour)
+    if minute == 0:
+        return words if half_of_day_follows else f"{words} o'clock"
+    return f"{words} oh {num2words(minute)}" if minute < 10 else f"{words} {num2words(minute)}"
+
+
+def _plural(year: str) -> str:
+    return year[:-1] + "ies" if year.endswith("y") else year + "s"
 
 
 def spoken_form(text: str) -> str:

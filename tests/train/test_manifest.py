@@ -30,7 +30,10 @@ def entry(audio: Path, text: str | None = "hello") -> dict[str, Any]:
         ("7, 8 and 9.", "seven, eight and nine."),
         ("call 5551234567", "call five five five one two three four five six seven"),
         ("at 5pm, COVID19", "at five pm, COVID nineteen"),
-        ("the 90s", "the ninetys"),
+        ("the 90s and the 1990s", "the nineties and the nineteen nineties"),
+        ("wake me at 7:00", "wake me at seven o'clock"),
+        ("7:00 am or 7:05", "seven am or seven oh five"),
+        ("10:15:30, odds of 3:1", "ten fifteen thirty, odds of three one"),
         ("no digits here", "no digits here"),
     ],
 )
