@@ -1,4 +1,4 @@
-"""The figures that people read are the figures that commands wrote: README.md and the model card against docs/figures."""
+"""The figures that people read are those that commands wrote: README.md and the model card against docs/figures."""
 
 import json
 import re
