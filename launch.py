@@ -21,13 +21,12 @@ from assistant import doctor, environment
 
 if TYPE_CHECKING:
     from assistant.audio import Utterance
-    from assistant.lanes import Lane, Reply
+    from assistant.lanes import Lane
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "assets" / "samples"
 LANES = {"end-to-end": "end_to_end", "cascade": "cascade"}  # as typed -> as in JSON
 HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # what each lane calls what it heard
-STAGES = ("features", "encode", "connect", "transcribe", "prefill")
 MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
 DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
@@ -165,6 +164,7 @@ def as_object(
 def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]") -> None:
     """One clip's answers as they come, each with where its time went."""
     from assistant.lanes import Heard, Reply, TextDelta
+    from assistant.latency import in_words
 
     print(f"{path} ({utterance.duration:.1f} s)")
     for name, lane in lanes.items():
@@ -175,17 +175,8 @@ def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "di
             elif isinstance(chunk, TextDelta):
                 print(chunk.text, end="", flush=True)
             elif isinstance(chunk, Reply):
-                print(f"\n  {timing(chunk)}")
+                print(f"\n  {in_words(chunk.latency)}")
     print()
-
-
-def timing(reply: "Reply") -> str:
-    """Where a reply's time went, in one line."""
-    latency = reply.latency
-    stages = " + ".join(f"{stage} {getattr(latency, stage):.0f}" for stage in STAGES if getattr(latency, stage))
-    first = "no text" if latency.first_token is None else f"first token {latency.first_token:.0f} ms"
-    speed = f", {latency.tokens_per_second:.1f} tokens/s" if latency.tokens_per_second else ""
-    return f"{first} ({stages}), total {latency.total or 0:.0f} ms, {latency.reply_tokens} tokens{speed}"
 
 
 def bench(options: argparse.Namespace) -> int:
