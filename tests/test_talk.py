@@ -27,7 +27,7 @@ from assistant.tts import Voice
 from tests.conftest import SAMPLES
 from tests.sound_card import SoundCard
 
-PATIENCE = 60  # seconds; the test machine may be busy
+PATIENCE = 180  # seconds; the test machine may be busy
 
 
 class ScriptedLane(Lane):
