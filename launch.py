@@ -1,4 +1,4 @@
-"""Start here: `python launch.py` opens the page; ask, bench, doctor and test are the other things it can do.
+"""Start here: `python launch.py` opens the page; ask, talk, bench, doctor and test are the other things it can do.
 
 The first start prepares a `.venv` beside this file. Torch and the rest are imported only by what needs them.
 """
@@ -21,13 +21,12 @@ from assistant import doctor, environment
 
 if TYPE_CHECKING:
     from assistant.audio import Utterance
-    from assistant.lanes import Lane, Reply
+    from assistant.lanes import Lane
 
 ROOT = Path(__file__).resolve().parent
 SAMPLES = ROOT / "assets" / "samples"
 LANES = {"end-to-end": "end_to_end", "cascade": "cascade"}  # as typed -> as in JSON
 HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # what each lane calls what it heard
-STAGES = ("features", "encode", "connect", "transcribe", "prefill")
 MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
 DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> int:
         options = parser().parse_args(arguments)
         if options.command != "doctor":
             environment.ensure(["runtime"], ROOT / "launch.py", arguments)
-        return {"ask": ask, "bench": bench, "doctor": diagnose, None: page}[options.command](options)
+        return {"ask": ask, "talk": talk, "bench": bench, "doctor": diagnose, None: page}[options.command](options)
     except BadInput as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
@@ -86,10 +85,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     top.add_argument("--port", type=_port, default=7860, help="first port to try (default: 7860)")
     top.add_argument("--no-browser", action="store_true", help="do not open the page")
-    commands = top.add_subparsers(dest="command", metavar="{ask,bench,doctor,test}")
+    commands = top.add_subparsers(dest="command", metavar="{ask,talk,bench,doctor,test}")
     one = commands.add_parser("ask", parents=[shared, asking], help="answer audio files in the terminal")
     one.add_argument("audio", nargs="+", type=Path)
     one.add_argument("--json", action="store_true", help="one JSON object per clip, and nothing else")
+    live = commands.add_parser("talk", parents=[shared, asking], help="speak, at this machine's own microphone")
+    live.add_argument("--push-to-talk", action="store_true", help="Enter begins and ends what you say")
+    live.add_argument("--barge-in", action="store_true", help="listen while it speaks, too (with headphones)")
+    live.add_argument("--voice", default="natural", help="natural, system or silent (default: natural)")
+    live.add_argument("--speed", type=float, default=1.0, help="of the voice, 0.5 to 2 (default: 1)")
+    live.add_argument("--list-devices", action="store_true", help="show microphones and loudspeakers, and end")
+    live.add_argument("--device", type=_device, metavar="NAME", help="microphone: number or part of its name")
+    live.add_argument("--output-device", type=_device, metavar="NAME", help="loudspeaker, likewise")
     many = commands.add_parser("bench", parents=[shared, asking], help="measure the lanes on a set of clips")
     many.add_argument("folder", nargs="?", type=Path, default=SAMPLES, help="clips (default: the bundled samples)")
     many.add_argument("--repeat", type=_positive, default=1, metavar="N", help="answers per clip and lane")
@@ -165,6 +172,7 @@ def as_object(
 def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]") -> None:
     """One clip's answers as they come, each with where its time went."""
     from assistant.lanes import Heard, Reply, TextDelta
+    from assistant.latency import in_words
 
     print(f"{path} ({utterance.duration:.1f} s)")
     for name, lane in lanes.items():
@@ -175,17 +183,29 @@ def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "di
             elif isinstance(chunk, TextDelta):
                 print(chunk.text, end="", flush=True)
             elif isinstance(chunk, Reply):
-                print(f"\n  {timing(chunk)}")
+                print(f"\n  {in_words(chunk.latency)}")
     print()
 
 
-def timing(reply: "Reply") -> str:
-    """Where a reply's time went, in one line."""
-    latency = reply.latency
-    stages = " + ".join(f"{stage} {getattr(latency, stage):.0f}" for stage in STAGES if getattr(latency, stage))
-    first = "no text" if latency.first_token is None else f"first token {latency.first_token:.0f} ms"
-    speed = f", {latency.tokens_per_second:.1f} tokens/s" if latency.tokens_per_second else ""
-    return f"{first} ({stages}), total {latency.total or 0:.0f} ms, {latency.reply_tokens} tokens{speed}"
+def talk(options: argparse.Namespace) -> int:
+    """Speak and be answered in the terminal until Ctrl-C."""
+    from assistant import sound_devices, tts
+    from assistant import talk as conversation
+
+    try:
+        if options.list_devices:
+            print(sound_devices.devices_in_words())
+            return DONE
+        voice = tts.load_voice(options.voice, options.speed)
+        if voice is not None:
+            voice.warm_up()
+    except (sound_devices.SoundDeviceError, tts.SpeechUnavailable, ValueError) as error:
+        raise BadInput(str(error)) from error
+    print("Loading the models…", file=sys.stderr, flush=True)
+    named = {name: getattr(options, name) for name in ("push_to_talk", "barge_in", "device", "output_device")}
+    wanted = conversation.TalkOptions(instruction=options.instruction or "", **named)
+    conversation.Talk(load_lanes(options), voice, wanted).run()
+    return DONE
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -266,6 +286,10 @@ def _port(text: str) -> int:
     if not (text.isdigit() and 0 < int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text} is not a port; use 1 to 65535")
     return int(text)
+
+
+def _device(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 def _positive(text: str) -> int:

@@ -22,11 +22,15 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One checked recording: `samples` float32 [n] mono in -1..1, `rate` of them a second, as recorded."""
+    """One checked recording: `samples` float32 [n] mono in -1..1, `rate` of them a second, as recorded.
+
+    `endpoint` is how long after the end of speech it was closed, in milliseconds; None for a file.
+    """
 
     samples: np.ndarray
     rate: int = SAMPLE_RATE
     name: str = "recording"
+    endpoint: float | None = None
 
     @property
     def duration(self) -> float:
@@ -101,14 +105,7 @@ def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utteranc
     AudioError
         Not finite, too short, too long, or silent.
     """
-    samples = np.asarray(samples)
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
-    samples = samples.astype(np.float32, copy=False)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
+    samples = _mono(samples)
     if samples.ndim != 1 or rate <= 0:
         raise AudioError(f"{name} has no usable channels or sample rate. Record it again.")
     if not np.isfinite(samples).all():
@@ -124,6 +121,32 @@ def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utteranc
     if peak > 1:
         samples = samples / peak
     return Utterance(np.ascontiguousarray(samples), rate, name)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """Float32 [n] of samples [n] or [n, channels]; integers are scaled by their width."""
+    samples = np.asarray(samples)
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif np.issubdtype(samples.dtype, np.integer):
+        samples = samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
+    samples = samples.astype(np.float32, copy=False)
+    return samples.mean(axis=1) if samples.ndim == 2 else samples
+
+
+class LiveResampler:
+    """Chunks of a live recording at any rate, mono or not -> chunks of float32 mono at 16 kHz, without seams."""
+
+    def __init__(self, rate: int) -> None:
+        self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+
+    def feed(self, samples: np.ndarray) -> np.ndarray:
+        """Samples [n] or [n, channels], integers scaled by their width, -> float32 [m]; m varies, and may be 0.
+
+        A device that hands over a number that is none is heard as silence there.
+        """
+        mono = np.nan_to_num(_mono(samples), posinf=0.0, neginf=0.0).clip(-1, 1)
+        return mono if self._stream is None else self._stream.resample_chunk(mono)
 
 
 def load_utterance(source: str | Path) -> Utterance:

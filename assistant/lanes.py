@@ -1,10 +1,8 @@
 """The two lanes that answer the same utterance: one interface, two implementations, streamed as typed chunks."""
 
-import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assistant.anticipation import Anticipation, Ready
 from assistant.audio import SAMPLE_RATE, AudioError, Utterance
 from assistant.checkpoint import read_config, read_lora
+from assistant.dialogue import Dialogue, Said, Turn
 from assistant.latency import Latency, StageClock
-from assistant.llm import LLM, MAX_REPLY, Message, load_llm
+from assistant.llm import LLM, MAX_REPLY, load_llm
+from assistant.prompt import Message, Prompt
 from assistant.speech_encoder import load_whisper
 from assistant.speech_lm import SpeechLM, load_speech_lm, user_turn
 from assistant.transcriber import Transcriber
 
 CHECKPOINT = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / "v0"
+TOO_MUCH = "That is more than the LLM can take in at once. Say or write it in smaller parts."
 NOTHING_HEARD = "No words were heard. Speak a little louder or closer to the microphone, and try again."
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a lane heard: the cascade's transcript, or the end-to-end lane's greedy reading (None: it has none)."""
+    """What a lane heard: the cascade's transcript, or the end-to-end lane's greedy reading.
+
+    None when the lane has no words for it, or the turn was written.
+    """
 
     text: str | None
 
@@ -48,6 +53,7 @@ class Reply:
 
 
 Chunk = Heard | TextDelta | Reply
+Chunks = Generator[Chunk, None, None]
 
 
 class Lane(ABC):
@@ -60,12 +66,28 @@ class Lane(ABC):
     precision: str = "not stated"
 
     @abstractmethod
-    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
-        """Stream the reply to an utterance, alone or with a written instruction about it.
+    def answer(
+        self,
+        said: Utterance | Turn,
+        instruction: str | None = None,
+        dialogue: Dialogue | None = None,
+        early: Anticipation | None = None,
+        stop: threading.Event | None = None,
+    ) -> Chunks:
+        """Stream the reply to an utterance (alone or with a written instruction about it), or to any turn.
 
-        Closing the iterator stops the work. Only one lane of a process works at a time, so that neither is timed
-        while the other competes for the machine.
+        Closing the iterator, or setting `stop` from another thread, ends the reply before its next token. Only one
+        lane of a process works at a time, so that neither is timed while the other competes for the machine.
+
+        Parameters
+        ----------
+        dialogue: what was said before; this exchange is added to it as it happens.
+        early: what `anticipate` began of this very turn.
         """
+
+    def anticipate(self, turn: Turn, dialogue: Dialogue | None = None) -> Anticipation:
+        """Begin in the background with a turn that may not be over: hear it and read it into the LLM."""
+        raise NotImplementedError(f"The {self.name} lane cannot hear early.")
 
 
 # Held while a lane works: two visitors, or two lanes, would otherwise be timed while they slow each other down.
@@ -82,43 +104,93 @@ class _ModelLane(Lane):
     def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, str | None]:
         """Samples [n] at 16 kHz -> what the LLM gets (empty when nobody spoke), and what was heard in words."""
 
-    def lora(self) -> AbstractContextManager[None]:
-        """Within this context the LLM answers this lane."""
-        return contextlib.nullcontext()
-
     @property
     def precision(self) -> str:  # type: ignore[override]
         """See `Lane`."""
         return f"LLM {self.llm.precision}, Whisper float32"
 
-    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
-        """See `Lane.answer`. Raises AudioError when no words are heard."""
-        with _machine, self.lora():
-            clock = StageClock(self.llm.device)
-            with clock.stage("features"):
-                samples = utterance.resampled()
-            content, heard = self.hear(samples, clock)
-            if not len(content):
-                raise AudioError(NOTHING_HEARD)
-            yield Heard(heard)
-            text = ""
-            for piece in self._generate(user_turn(content, instruction), clock, self.max_tokens):
-                text += piece
-                yield TextDelta(piece)
-            yield Reply(text.strip(), heard, clock.finish(utterance.duration))
+    def answer(
+        self,
+        said: Utterance | Turn,
+        instruction: str | None = None,
+        dialogue: Dialogue | None = None,
+        early: Anticipation | None = None,
+        stop: threading.Event | None = None,
+    ) -> Chunks:
+        """See `Lane.answer`. Raises AudioError when no words are heard, or more was said than the LLM can take."""
+        turn = said if isinstance(said, Turn) else Turn((said,), instruction or "")
+        dialogue = dialogue or Dialogue()
+        ready = early.take(turn) if early else None
+        with _machine:
+            ready = ready or self._hear(turn)
+            clock = ready.clock
+            message = user_turn(ready.contents, turn.text)
+            with clock.stage("prefill"):
+                prompt = self._prompt(message, dialogue)
+            exchange = Said(message, ready.heard)
+            dialogue.exchanges.append(exchange)
+            yield Heard(ready.heard)
+            with self.llm.lora(prompt.vectors is not None):
+                for piece in self.llm.stream(prompt, clock, self.max_tokens, dialogue.memory, stop):
+                    exchange.reply += piece
+                    yield TextDelta(piece)
+            exchange.latency = clock.finish(turn.duration, turn.endpoint)
+            yield Reply(exchange.reply.strip(), ready.heard, exchange.latency)
+
+    def anticipate(self, turn: Turn, dialogue: Dialogue | None = None) -> Anticipation:
+        """See `Lane.anticipate`. What is read early goes into the dialogue's memory, never into what was said."""
+        dialogue = dialogue or Dialogue()
+
+        def hear(wanted: Callable[[], bool]) -> Ready | None:
+            try:
+                ready = self._hear(turn)
+                with ready.clock.stage("prefill"):
+                    prompt = self._prompt(user_turn(ready.contents, turn.text), dialogue)
+            except AudioError:
+                return None  # the answer will meet it again, and say so
+            if wanted():
+                with self.llm.lora(prompt.vectors is not None):
+                    self.llm.read(prompt, ready.clock, dialogue.memory)
+            return ready
+
+        return Anticipation(turn, _machine, hear)
 
     def warm_up(self) -> None:
         """Every stage once, so that the first visitor does not pay for memory, kernels and the prompt's start."""
         noise = np.random.default_rng(0).normal(0, 0.1, 2 * SAMPLE_RATE).astype(np.float32)
-        with _machine, self.lora():
-            clock = StageClock(self.llm.device)
+        clock = StageClock(self.llm.device)
+        with _machine:
             self.hear(noise, clock)
-            list(self._generate(user_turn("Hello.", None), clock, 2))
+            prompt = self.llm.prompt([Message("user", ["Hello."])])
+            for lora in (False, True):
+                with self.llm.lora(lora):
+                    list(self.llm.stream(prompt, clock, 2))
 
-    def _generate(self, turn: Message, clock: StageClock, tokens: int) -> Iterator[str]:
-        with clock.stage("prefill"):
-            prompt = self.llm.prompt([turn])
-        yield from self.llm.stream(prompt, clock, tokens)
+    def _hear(self, turn: Turn) -> Ready:
+        """Every clip of a turn; raises AudioError when there are some and none holds words."""
+        clock = StageClock(self.llm.device)
+        contents, heard = [], []
+        for clip in turn.clips:
+            with clock.stage("features"):
+                samples = clip.resampled()
+            content, words = self.hear(samples, clock)
+            if len(content):
+                contents.append(content)
+                heard.append(words)
+        if turn.clips and not contents:
+            raise AudioError(NOTHING_HEARD)
+        known = [words for words in heard if words is not None]
+        return Ready(contents, "\n".join(known) if known else None, clock)
+
+    def _prompt(self, message: Message, dialogue: Dialogue) -> Prompt:
+        """The conversation so far and the new turn; where both and a reply do not fit, the older half is forgotten."""
+        while True:
+            prompt = self.llm.prompt([*dialogue.messages(), message])
+            if len(prompt.ids) + self.max_tokens <= self.llm.context:
+                return prompt
+            if not dialogue.exchanges:
+                raise AudioError(TOO_MUCH)
+            dialogue.forget_older_half()
 
 
 @dataclass
@@ -133,10 +205,6 @@ class EndToEndLane(_ModelLane):
     def llm(self) -> LLM:  # type: ignore[override]
         """The LLM of the speech-LLM."""
         return self.model.llm
-
-    def lora(self) -> AbstractContextManager[None]:
-        """See `_ModelLane.lora`."""
-        return self.llm.lora()
 
     def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, str | None]:
         """See `_ModelLane.hear`."""

@@ -88,15 +88,21 @@ class StageClock:
         yield
         setattr(self._latency, name, (getattr(self._latency, name) or 0.0) + self.elapsed() - start)
 
+    def restart(self, earlier: float = 0.0) -> None:
+        """Put zero to `earlier` milliseconds ago. Stages timed before keep what they cost: heard early is not free."""
+        self._synchronise()
+        self._zero = time.perf_counter() - earlier / 1000
+
     def token(self, shown: bool = True) -> None:
         """Count one reply token, at the moment its text is handed over; `shown` is false for half a character."""
         self._tokens += 1
         if shown and self._latency.first_token is None:
             self._latency.first_token = self.elapsed()
 
-    def finish(self, duration: float) -> Latency:
-        """The finished record of a reply to an utterance of `duration` seconds."""
+    def finish(self, duration: float, endpoint: float | None = None) -> Latency:
+        """The record of a reply to `duration` seconds of speech, closed `endpoint` milliseconds after they ended."""
         latency = self._latency
+        latency.endpoint = endpoint
         latency.total = self.elapsed()
         latency.reply_tokens = self._tokens
         if latency.first_token is not None and self._tokens > 1:
@@ -104,6 +110,17 @@ class StageClock:
         if duration > 0:
             latency.rtf = latency.total / 1000 / duration
         return latency
+
+
+def in_words(latency: Latency) -> str:
+    """Where a reply's time went, in one line."""
+    stages = " + ".join(f"{stage} {getattr(latency, stage):.0f}" for stage in STAGES if getattr(latency, stage))
+    first = "no text" if latency.first_token is None else f"first token {latency.first_token:.0f} ms"
+    audio = f", first audio {latency.first_audio:.0f} ms" if latency.first_audio else ""
+    speed = f", {latency.tokens_per_second:.1f} tokens/s" if latency.tokens_per_second else ""
+    closed = f"; closed {latency.endpoint:.0f} ms after the last word" if latency.endpoint else ""
+    total = f"total {latency.total or 0:.0f} ms, {latency.reply_tokens} tokens"
+    return f"{first} ({stages or 'nothing to hear'}){audio}, {total}{speed}{closed}"
 
 
 def summarise(values: Iterable[float | None]) -> dict[str, float] | None:

@@ -1,8 +1,9 @@
-"""The one resident LLM: load, quantise, chat template, prefix cache, greedy streaming generation, LoRA on and off."""
+"""The one resident LLM: load, quantise, chat template, key/value caches, greedy streaming generation, LoRA."""
 
 import contextlib
 import copy
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,36 +15,14 @@ from transformers.utils import logging as transformers_logging
 
 from assistant.completion import Completion, complete
 from assistant.latency import StageClock
+from assistant.prompt import Memory, Message, Prompt
 from assistant.quantisation import quantise, supported
 from assistant.weights import WeightsError, llm_source, registry
 
 MAX_REPLY = 256  # tokens
+CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
+MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
 MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn: `role` is system, user or assistant; `parts` are texts and speech vectors [n, llm_width], in order."""
-
-    role: str
-    parts: Sequence[str | Tensor]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids [n] with placeholders where `speech` [n] is true, and the `vectors` [speech.sum(), width] for them."""
-
-    ids: Tensor
-    speech: Tensor
-    vectors: Tensor | None = None
-
-
-@dataclass
-class _Prefix:
-    """The keys and values of the tokens every prompt begins with."""
-
-    ids: Tensor
-    cache: DynamicCache
 
 
 @dataclass
@@ -55,7 +34,8 @@ class LLM:
     device: torch.device
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    _prefixes: dict[bool, _Prefix] = field(default_factory=dict)
+    _prefixes: dict[bool, Memory] = field(default_factory=dict)
+    _recent: "list[weakref.ref[Memory]]" = field(default_factory=list)  # oldest first
     _has_lora: bool = False
     _lora_on: bool = False
 
@@ -65,6 +45,12 @@ class LLM:
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return weight
+
+    @property
+    def context(self) -> int:
+        """The most tokens that a prompt and its reply may have together."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return min(CONTEXT, limit or CONTEXT)
 
     # Prompts ------------------------------------------------------------------------------------------------------
 
@@ -97,26 +83,49 @@ class LLM:
     # Generation ---------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def stream(self, prompt: Prompt, clock: StageClock, max_tokens: int = MAX_REPLY) -> Iterator[str]:
-        """Yield the greedy reply in pieces of text as they become readable; times `prefill` and every token."""
+    def read(self, prompt: Prompt, clock: StageClock, memory: Memory) -> None:
+        """Read a prompt into `memory`, first logits included, so that `stream` starts at once; times `prefill`."""
         with clock.stage("prefill"):
-            logits, cache = self._prefill(prompt)
+            logits, cache = self._prefill(prompt, memory)
+        self._keep(memory, prompt, cache, logits)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        prompt: Prompt,
+        clock: StageClock,
+        max_tokens: int = MAX_REPLY,
+        memory: Memory | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[str]:
+        """Yield the greedy reply in pieces of text as they become readable; times `prefill` and every token.
+
+        What `memory` shares with the prompt is not read again, and it remembers the prompt and the reply afterwards.
+        `stop`, set by any thread, ends the reply before its next token.
+        """
+        memory = memory or Memory()
+        with clock.stage("prefill"):
+            logits, cache = self._prefill(prompt, memory)
         ends = self._end_tokens()
         tokens: list[int] = []
         shown = ""
-        for _ in range(max_tokens):
-            token = int(logits.argmax())
-            if token in ends:
-                break
-            tokens.append(token)
-            text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-            piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
-            clock.token(shown=bool(piece))
-            if piece:
-                shown = text
-                yield piece
-            step = torch.tensor([[token]], device=self.device)
-            logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+        try:
+            while len(tokens) < max_tokens and not (stop and stop.is_set()):
+                token = int(logits.argmax())
+                if token in ends:
+                    break
+                tokens.append(token)
+                text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+                piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
+                clock.token(shown=bool(piece))
+                if piece:
+                    shown = text
+                    yield piece
+                step = torch.tensor([[token]], device=self.device)
+                logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+        finally:
+            read = tokens[: cache.get_seq_length() - len(prompt.ids)]  # the last one was shown, not read
+            self._keep(memory, prompt.followed_by(read), cache, None)
 
     def complete(
         self, prompts: Sequence[Prompt], max_tokens: int = MAX_REPLY, batch_size: int = 64
@@ -134,32 +143,42 @@ class LLM:
         known = ends if isinstance(ends, list) else [ends]
         return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
 
-    def _prefill(self, prompt: Prompt) -> tuple[Tensor, DynamicCache]:
+    def _prefill(self, prompt: Prompt, memory: Memory | None = None) -> tuple[Tensor, DynamicCache]:
         """Logits of the next token [vocabulary] and the cache of the whole prompt."""
         prefix = self._prefix()
-        known = len(prefix.ids)
-        if len(prompt.ids) > known and torch.equal(prompt.ids[:known], prefix.ids):
-            cache, done = copy.deepcopy(prefix.cache), known
-        else:
-            cache, done = DynamicCache(config=self.model.config), 0
-        return self._extend(self.embed(prompt)[:, done:], cache), cache
+        if memory is None or memory.shared(prompt, self._lora_on) < prefix.shared(prompt, self._lora_on):
+            memory = copy.deepcopy(prefix)
+        cache, known, logits = memory.recall(prompt, self._lora_on)
+        if cache is None:
+            cache = DynamicCache(config=self.model.config)
+        if logits is None:
+            logits = self._extend(self.embed(prompt)[:, known:], cache)
+        return logits, cache
+
+    def _keep(self, memory: Memory, read: Prompt, cache: DynamicCache, logits: Tensor | None) -> None:
+        """Let `memory` keep what was read, and the conversation that was silent longest give up its own."""
+        memory.keep(read, cache, logits, self._lora_on)
+        others = [one for one in self._recent if one() not in (None, memory)]
+        for old in others[: 1 - MEMORIES]:
+            if (forgotten := old()) is not None:
+                forgotten.forget()
+        self._recent = [*others[1 - MEMORIES :], weakref.ref(memory)]
 
     def _extend(self, embedded: Tensor, cache: DynamicCache) -> Tensor:
         """Run vectors [1, n, width] on top of `cache`; logits of the next token [vocabulary]."""
         output = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return output.logits[0, -1]
 
-    def _prefix(self) -> _Prefix:
+    def _prefix(self) -> Memory:
         """What two different questions have in common at the start, computed once for LoRA on and once for off."""
         if self._lora_on not in self._prefixes:
-            first, second = (self.prompt([Message("user", [text])]).ids for text in ("One", "?"))
-            shortest = min(len(first), len(second))
-            same = int((first[:shortest] == second[:shortest]).long().cumprod(0).sum())
-            ids = first[:same]
+            first, second = (self.prompt([Message("user", [text])]) for text in ("One", "?"))
+            same = first.shared(second)
+            start = Prompt(first.ids[:same], first.speech[:same])
             cache = DynamicCache(config=self.model.config)
-            if same:
-                self._extend(self.model.get_input_embeddings()(ids)[None], cache)
-            self._prefixes[self._lora_on] = _Prefix(ids, cache)
+            logits = self._extend(self.embed(start), cache) if same else None
+            self._prefixes[self._lora_on] = prefix = Memory()
+            prefix.keep(start, cache, logits, self._lora_on)
         return self._prefixes[self._lora_on]
 
     # LoRA ---------------------------------------------------------------------------------------------------------
@@ -181,9 +200,9 @@ class LLM:
         return dict(get_peft_model_state_dict(self.model))
 
     @contextlib.contextmanager
-    def lora(self) -> Iterator[None]:
+    def lora(self, on: bool = True) -> Iterator[None]:
         """Within this block LoRA is on: for prompts that hold speech. Outside, the LLM is its untouched self."""
-        self.switch_lora(self._has_lora)
+        self.switch_lora(on and self._has_lora)
         try:
             yield
         finally:

@@ -44,14 +44,18 @@ class SpeechLM:
         return self.llm.prompt(messages)
 
 
-def user_turn(speech: Tensor | str, instruction: str | None) -> Message:
-    """The turn both lanes put to the LLM: speech vectors here, a transcript there, and nothing else different.
+def user_turn(clips: Sequence[Tensor | str], text: str | None) -> Message:
+    """The turn both lanes put to the LLM: speech vectors here, transcripts there, and nothing else different.
 
     Speech alone is an instruction; with a written instruction it is the content that the instruction is about, in the
-    form in which Self-Powered LSM puts a transcript to its LLM: "instruction: content".
+    form in which Self-Powered LSM puts a transcript to its LLM: "instruction: content". Text alone is itself.
     """
-    instruction = (instruction or "").strip().rstrip(".:")
-    return Message("user", [f"{instruction}: ", speech] if instruction else [speech])
+    text = (text or "").strip()
+    if not clips:
+        return Message("user", [text])
+    spoken = [part for clip in clips for part in ("\n", clip)][1:]
+    instruction = text.rstrip(".:")
+    return Message("user", [f"{instruction}: ", *spoken] if instruction else spoken)
 
 
 def load_speech_lm(folder: Path, config: CheckpointConfig, whisper: Whisper, llm: LLM) -> SpeechLM:

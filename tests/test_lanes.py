@@ -11,6 +11,7 @@ import torch
 
 from assistant.audio import AudioError, Utterance, load_utterance, prepare
 from assistant.checkpoint import CheckpointError
+from assistant.dialogue import Turn
 from assistant.lanes import (
     CHECKPOINT,
     CascadeLane,
@@ -197,24 +198,32 @@ def test_the_cascade_alone_takes_any_llm(tiny_llm_folder) -> None:
     assert "france" in (say(lanes["cascade"], "capital.flac").heard or "").lower()
 
 
-def test_lora_serves_speech_only(tiny_llm: LLM) -> None:
+def test_lora_serves_speech_only(tiny_llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cascade's LLM is the untouched one even right after the end-to-end lane has used LoRA."""
     torch.manual_seed(3)
     settings = {"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
     seen: list[bool] = []
+    extend = tiny_llm._extend
 
     class Model:
         llm = tiny_llm
 
         def hear(self, samples: np.ndarray, clock: StageClock) -> object:
-            seen.append(tiny_llm._lora_on)
             return connector_output
 
         def reading(self, speech: object) -> str:
             return "words"
 
+    def watched(embedded: torch.Tensor, cache: object) -> torch.Tensor:
+        seen.append(tiny_llm._lora_on)
+        return extend(embedded, cache)  # type: ignore[arg-type]
+
     tiny_llm.add_lora(settings)
+    monkeypatch.setattr(tiny_llm, "_extend", watched)
     connector_output = tiny_connector("linear")(torch.randn(1, 40, 64), torch.tensor([40]))[0]
-    clip = Utterance(np.ones(16_000, np.float32))
-    finish(EndToEndLane(Model(), max_tokens=3).answer(clip))  # type: ignore[arg-type]
-    assert seen == [True] and not tiny_llm._lora_on
+    lane = EndToEndLane(Model(), max_tokens=3)  # type: ignore[arg-type]
+    finish(lane.answer(Utterance(np.ones(16_000, np.float32))))
+    assert seen and all(seen) and not tiny_llm._lora_on
+    seen.clear()
+    finish(lane.answer(Turn(text="Written.")))
+    assert seen and not any(seen)

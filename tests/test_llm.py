@@ -56,7 +56,7 @@ def test_the_prefix_cache_changes_nothing(tiny_llm: LLM) -> None:
         plain = tiny_llm.model(input_ids=tiny_llm.prompt([message]).ids[None]).logits[0, -1]
     for _ in range(2):  # the second time the prefix is there already
         assert torch.allclose(logits(tiny_llm, message), plain, atol=1e-4)
-    assert tiny_llm.tokenizer.decode(tiny_llm._prefix().ids) == "<user>"
+    assert tiny_llm.tokenizer.decode(tiny_llm._prefix().read.ids) == "<user>"
 
 
 def test_streaming_gives_what_generate_gives(tiny_llm: LLM) -> None:
