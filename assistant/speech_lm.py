@@ -44,13 +44,16 @@ class SpeechLM:
         return self.llm.prompt(messages)
 
 
-def user_turn(clips: Sequence[Tensor | str], text: str | None) -> Message:
-    """The turn both lanes put to the LLM: speech vectors here, transcripts there, and nothing else different.
+def user_turn(speech: Tensor | str | Sequence[Tensor | str], text: str | None) -> Message:
+    """The turn both lanes put to the LLM: speech vectors here, a transcript there, and nothing else different.
+
+    `speech` is one clip or any number of them.
 
     Speech alone is an instruction; with a written instruction it is the content that the instruction is about, in the
     form in which Self-Powered LSM puts a transcript to its LLM: "instruction: content". Text alone is itself.
     """
     text = (text or "").strip()
+    clips = [speech] if isinstance(speech, str | Tensor) else speech
     if not clips:
         return Message("user", [text])
     spoken = [part for clip in clips for part in ("\n", clip)][1:]

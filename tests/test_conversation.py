@@ -370,6 +370,7 @@ def test_prompts_of_several_clips_and_of_text() -> None:
     vectors = torch.zeros(2, 3)
     assert user_turn([vectors], None).parts == [vectors]
     assert user_turn(["a", "b"], "Compare.").parts == ["Compare: ", "a", "\n", "b"]
+    assert user_turn("heard", "Repeat").parts == ["Repeat: ", "heard"]
     assert user_turn([], " Hello. ").parts == ["Hello."]
 
 
