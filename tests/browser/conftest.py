@@ -1,6 +1,7 @@
 """A browser with a WAV file for a microphone, and the page served on scripted or on the real lanes."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from assistant.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
 from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.latency import Latency
 from assistant.tts import SpeechUnavailable, Voice
-from ui.page import ASSETS, build_page, launch_options, read_samples
+from ui.layout import ASSETS, read_samples
+from ui.machine import Machine
+from ui.serving import Address, launch
 
 CHROMIUM = Path(os.environ.get("EARSHOT_CHROMIUM", "/usr/bin/chromium"))
 QUIET = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync"]
@@ -84,21 +87,26 @@ class ScriptedVoice(Voice):
 
 
 class Server:
-    """The page on 127.0.0.1."""
+    """The page on 127.0.0.1; without lanes the models are still loading."""
 
-    def __init__(self, lanes: dict[str, Lane], voice: Voice | None, samples: Path) -> None:
-        self.lanes = lanes
-        self.page = build_page(lanes, voice, samples)
-        self.page.queue(default_concurrency_limit=1, max_size=32).launch(
-            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
-        )
-        self.url = str(self.page.local_url)
-        self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
+    def __init__(self, lanes: dict[str, Lane] | None, voice: Voice | None, samples: Path, port: int = 0) -> None:
+        self.lanes = lanes or {}
+        self.machine = Machine(lanes)
+        self.port = port or free_port()
+        self.page = launch(self.machine, voice, samples, Address(port=self.port))
+        self.url = f"http://127.0.0.1:{self.port}/"
         self.remote_url = f"http://{REMOTE}:{self.port}/"
 
     def close(self) -> None:
         """Stop serving."""
-        self.page.close()
+        self.page.close(verbose=False)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def hum(duration: float, rate: int = SAMPLE_RATE) -> np.ndarray:
