@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui import fragments
+from ui.comparison import comparison
 from ui.lane_card import cards
 from ui.race import ORDER
 from ui.texts import ENGLISH, TEXTS, Texts
@@ -77,7 +78,7 @@ class Layout:
                     elem_id="spoken-choice",
                 )
                 self.speech = gr.HTML(fragments.note(ENGLISH.spoken_idle), elem_id="speech")
-        self.comparison = gr.HTML(elem_id="comparison")
+        self.comparison = gr.HTML(comparison([], ENGLISH), elem_id="comparison")
         self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.export)})
         with gr.Row(elem_classes="chips", elem_id="export"):
             self.exports = {

@@ -115,7 +115,7 @@ class _Page:
         settled: dict[str, Any] = {"fn": None, "js": "() => { earshot.settle(); }"} | COMMON
         given = [at.language, self.turns]
         chosen = "(_, turns) => [earshot.language(), turns]"
-        settling = page.load(self.translate, given, shown, js=chosen, **AT_ONCE).then(**settled)
+        settling = page.load(self.greet, given, shown, js=chosen, **AT_ONCE).then(**settled)
         settling.then(self.wait_for_models, at.language, at.status, **AT_ONCE)
         chosen = "(code, turns) => [earshot.choose(code), turns]"
         at.language.input(self.translate, given, shown, js=chosen, **AT_ONCE).then(**settled)
@@ -236,6 +236,12 @@ class _Page:
         at = self.layout
         return {at.status: fragments.status(TEXTS[language].stopped), at.stop: gr.update(interactive=False)}
 
+    def greet(self, language: str, turns: list[Turn]) -> Updates:
+        """The page in the visitor's language; English is how it comes, and may be in use by now."""
+        if language == ENGLISH.code:
+            return {self.layout.language: gr.skip()}
+        return self.translate(language, turns)
+
     def translate(self, language: str, turns: list[Turn]) -> Updates:
         """The whole page in a language, with what this visitor has been answered so far."""
         at, texts = self.layout, TEXTS[language]
@@ -247,6 +253,9 @@ class _Page:
     def wait_for_models(self, language: str) -> Iterator[Updates]:
         """Say that the models are loading until they are there."""
         at, texts = self.layout, TEXTS[language]
+        if self.machine.loading is None:
+            yield {at.status: gr.skip()}
+            return
         while self.machine.loading is not None:
             yield {at.status: fragments.status(self._waiting(0, texts), "busy")}
             self.machine.wait(1.0)
