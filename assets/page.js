@@ -80,14 +80,19 @@
     pressed = 0;
   }, true);
 
-  // A server that went away: say so until it answers again. What was asked before stays readable.
+  // A server that went away: say so; what was asked stays readable until another server, which knows nothing of this
+  // visit, answers in its place.
   const LOOK = 3000;  // milliseconds between two looks
+  let server = null;
   const look = async () => {
-    const there = await fetch("gradio_api/app_id", { cache: "no-store" }).then((answer) => answer.ok, () => false);
+    const there = await fetch("gradio_api/app_id", { cache: "no-store" })
+      .then((answer) => (answer.ok ? answer.text() : null), () => null);
+    if (there && server && there !== server) return location.reload();
     if (there) delete root.dataset.lost; else root.dataset.lost = "";
-    setTimeout(look, LOOK);
+    server = there || server;
+    return setTimeout(look, LOOK);
   };
-  setTimeout(look, LOOK);
+  look();
 
   window.earshot = { language, settle, talk, choose: (code) => { memory.set(code); return code; } };
 })();

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -55,7 +56,7 @@ class _Page:
 
     def __init__(self, page: gr.Blocks, machine: Machine, voice: Voice | None, layout: Layout) -> None:
         self.machine, self.voice, self.layout = machine, voice, layout
-        self.ticket = gr.State(0)  # counts requests; a new one cancels the running one
+        self.ticket = gr.State("")  # a new one for each request, which cancels the running one
         self.turns: Any = gr.State([])  # what this visitor has asked, a list of `Turn`
         self.unspoken = gr.State(False)  # whether the last turn is new: a bad recording leaves the old one, unrepeated
         self._listen_to_asking()
@@ -94,17 +95,17 @@ class _Page:
         asked = [at.recording.stop_recording, at.recording.upload, at.ask.click, at.instruction.submit]
         cancel_first(asked)
         changed = [ticket, self.unspoken, at.stop]
-        gr.on(asked, self.request, ticket, changed, **AT_ONCE)
+        gr.on(asked, self.request, None, changed, **AT_ONCE)
         for button, wording in at.presets:
             button.click(None, None, at.instruction, js=f"() => {json.dumps(wording)}", **COMMON)
         for button, clip in at.clips:
 
-            def pick(count: int, clip: dict[str, str] = clip) -> Updates:
+            def pick(clip: dict[str, str] = clip) -> Updates:
                 chosen = {at.recording: clip["audio"], at.instruction: clip.get("instruction") or ""}
-                return self.request(count) | chosen
+                return self.request() | chosen
 
             cancel_first([button.click])
-            button.click(pick, ticket, [*changed, at.recording, at.instruction], **AT_ONCE)
+            button.click(pick, None, [*changed, at.recording, at.instruction], **AT_ONCE)
         cancel_first([at.stop.click])
         at.stop.click(self.stopped, at.language, [at.status, at.stop], queue=False, **COMMON)
         at.talk.click(None, js="() => { earshot.talk(); }", **COMMON)
@@ -128,9 +129,9 @@ class _Page:
                 None, at.download, js="(file) => { if (file) document.querySelector('#download').click(); }", **COMMON
             )
 
-    def request(self, count: int) -> Updates:
+    def request(self) -> Updates:
         """A new ticket: its change is what starts an answer."""
-        return {self.ticket: count + 1, self.unspoken: False, self.layout.stop: gr.update(interactive=True)}
+        return {self.ticket: secrets.token_hex(8), self.unspoken: False, self.layout.stop: gr.update(interactive=True)}
 
     def answer(
         self, path: str | None, instruction: str | None, how: str, language: str, turns: list[Turn]

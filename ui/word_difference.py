@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-# Chinese and Japanese have no spaces: each of their characters is a word. Other words may hold apostrophes and hyphens.
+# Chinese and Japanese have no spaces: each of their characters is a word. Other words may hold
+# apostrophes and hyphens, and numbers their points.
 _SPACELESS = r"\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+(?:['’-][^\W_{_SPACELESS}]+)*")
+_WORD = re.compile(rf"[{_SPACELESS}]|\d+(?:[.,:]\d+)+|[^\W_{_SPACELESS}]+(?:['’-][^\W_{_SPACELESS}]+)*")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ expect.set_options(timeout=WAIT)
 class ScriptedLane(Lane):
     """Answers at once with words that only its own utterance and instruction can have led to.
 
-    The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, and "deaf" makes the
-    end-to-end lane hear nothing.
+    The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, "deaf" makes the
+    end-to-end lane hear nothing, and "mishear" makes it hear another word, with a confidence.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,7 +47,10 @@ class ScriptedLane(Lane):
         self.started.set()
         try:
             heard = f"{utterance.duration:.2f} seconds"
-            yield Heard(heard)
+            if instruction == "mishear" and self.name == "end_to_end":
+                yield SureHeard(heard.rstrip("s"), (0.9, 0.5))
+            else:
+                yield Heard(heard)
             if instruction == "deaf" and self.name == "end_to_end":
                 raise AudioError("No words were heard.")
             if instruction == "fail":
@@ -76,6 +80,13 @@ class ScriptedLane(Lane):
             self.closed.set()
 
 
+@dataclass(frozen=True)
+class SureHeard(Heard):
+    """What a lane heard, and how sure it was of each word."""
+
+    confidence: tuple[float, ...]
+
+
 class ScriptedVoice(Voice):
     """Hums for a second, whatever it is to say."""
 
@@ -95,6 +106,7 @@ class Server:
         self.port = port or free_port()
         self.page = launch(self.machine, voice, samples, Address(port=self.port))
         self.url = f"http://127.0.0.1:{self.port}/"
+        self.clip = samples / "two.flac"
         self.remote_url = f"http://{REMOTE}:{self.port}/"
 
     def close(self) -> None:
