@@ -1,7 +1,6 @@
 """The lanes on a ZeroGPU Space, where a GPU is lent for the length of one call of a decorated function."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
 from types import ModuleType
 
 from assistant.audio import AudioError, Utterance
@@ -12,17 +11,15 @@ LONGEST_ANSWER = 60  # seconds of GPU a lane asks for; less would end long repli
 Answerer = Callable[[str, Utterance, str | None], Generator[Chunk | str, None, None]]
 
 
-@dataclass
 class ZeroGPULane(Lane):
     """A lane that answers within a call of `answerer`."""
 
-    name: str
-    precision: str
-    answerer: Answerer
+    def __init__(self, name: str, precision: str, answerer: Answerer) -> None:
+        self.name, self.precision, self._answerer = name, precision, answerer
 
     def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
         """See `Lane.answer`."""
-        stream = self.answerer(self.name, utterance, instruction)
+        stream = self._answerer(self.name, utterance, instruction)
         try:
             for item in stream:
                 if isinstance(item, str):

@@ -29,11 +29,15 @@ REMOTE = "earshot.test"  # a host name that leads here and that no browser takes
 expect.set_options(timeout=WAIT)
 
 
+PAUSES = {"slowly": 0.1, "a moment": 0.2}  # seconds for each piece of such a reply
+
+
 class ScriptedLane(Lane):
     """Answers at once with words that only its own utterance and instruction can have led to.
 
     The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, "deaf" makes the
-    end-to-end lane hear nothing, and "mishear" makes it hear another word, with a confidence.
+    end-to-end lane hear nothing, "mishear" makes it hear another word, with a confidence, and one that begins with
+    "a moment," takes a moment.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,7 +64,7 @@ class ScriptedLane(Lane):
                 text = "<b>bold</b><script>document.title = 'changed'</script>"
             for index in range(300 if instruction == "slowly" else 1):
                 yield TextDelta(text if index == 0 else ".")
-                time.sleep(0.1 if instruction == "slowly" else 0)
+                time.sleep(PAUSES.get((instruction or "").split(",")[0], 0))
             cascade = self.name == "cascade"
             yield Reply(
                 text,
