@@ -10,6 +10,8 @@ if sys.version_info < (3, 10):  # noqa: UP036  # said before anything below fail
 
 import argparse
 import contextlib
+import functools
+import importlib.util
 import json
 import os
 import socket
@@ -82,9 +84,14 @@ def parser() -> argparse.ArgumentParser:
     asking.add_argument("--lane", choices=["both", *LANES], default="both")
 
     top = argparse.ArgumentParser(prog="launch.py", description="Speak; two lanes answer.", parents=[shared])
-    top.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    top.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
     top.add_argument("--port", type=_port, default=7860, help="first port to try (default: 7860)")
     top.add_argument("--no-browser", action="store_true", help="do not open the page")
+    top.add_argument("--window", action="store_true", help="open the page in a window of its own (needs pywebview)")
+    top.add_argument("--user", metavar="NAME:PASSWORD", type=_user, help="ask for it (or set EARSHOT_USER to it)")
+    top.add_argument("--certificate", metavar="FILE", type=Path, help="serve over https with this certificate (PEM)")
+    top.add_argument("--key", metavar="FILE", type=Path, help="the certificate's private key (PEM)")
+    top.add_argument("--share", action="store_true", help="a public link through Gradio's service, for a week")
     commands = top.add_subparsers(dest="command", metavar="{ask,talk,bench,doctor,test}")
     one = commands.add_parser("ask", parents=[shared, asking], help="answer audio files in the terminal")
     one.add_argument("audio", nargs="+", type=Path)
@@ -106,19 +113,35 @@ def parser() -> argparse.ArgumentParser:
 
 
 def page(options: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C."""
-    port = free_port(options.host, options.port)
-    print("Loading the models…", file=sys.stderr, flush=True)
-    lanes = load_lanes(options)
-    from assistant.tts import Voice
-    from ui.page import build_page, launch_options
+    """Serve the page until Ctrl-C, or until its window is closed."""
+    spaces = importlib.import_module("spaces") if importlib.util.find_spec("spaces") else None  # must precede torch
+    from ui import desktop
+    from ui.serving import Address, ServingError, serve
 
-    blocks = build_page(lanes, Voice(), SAMPLES).queue(default_concurrency_limit=1, max_size=32)
-    serving = {"server_name": options.host, "server_port": port, "inbrowser": not options.no_browser}
-    quietly = {"show_error": False, "share": False, "quiet": True, "prevent_thread_lock": True}
-    _, url, _ = blocks.launch(**{**serving, **quietly, **launch_options()})
-    print(f"Earshot answers at {url} (Ctrl-C stops it).", flush=True)
-    blocks.block_thread()
+    try:
+        user = options.user or _user(os.environ.get("EARSHOT_USER", ""))
+    except argparse.ArgumentTypeError as error:
+        raise BadInput(f"EARSHOT_USER: {error}.") from error
+    if bool(options.certificate) != bool(options.key):
+        raise BadInput("--certificate and --key belong together: give both, or neither.")
+    hosted = "SPACE_ID" in os.environ  # a Hugging Face Space: its own front door leads to this port
+    host = options.host or ("0.0.0.0" if hosted else "127.0.0.1")
+    if not user and not hosted and (options.share or not _local(host)):
+        print("Anyone who can reach this machine can use the page: consider --user NAME:PASSWORD.", file=sys.stderr)
+    port = options.port if hosted else free_port(host, options.port)
+    try:
+        show = desktop.in_window() if options.window else desktop.in_browser(not options.no_browser and not hosted)
+        address = Address(host, port, options.certificate, options.key, user, options.share)
+        load = functools.partial(load_lanes, options)
+        if spaces and hosted:  # a lent GPU takes over what is in memory when serving begins
+            from assistant.zero_gpu import on_zero_gpu
+
+            lanes = on_zero_gpu(load(), spaces)
+            serve(lambda: lanes, SAMPLES, address, show)
+        else:
+            serve(load, SAMPLES, address, show)
+    except (ServingError, desktop.WindowUnavailable) as error:
+        raise BadInput(str(error)) from error
     return DONE
 
 
@@ -290,6 +313,17 @@ def _port(text: str) -> int:
 
 def _device(text: str) -> int | str:
     return int(text) if text.isdigit() else text
+
+
+def _user(text: str) -> tuple[str, str] | None:
+    name, _, password = text.partition(":")
+    if text and not (name and password):
+        raise argparse.ArgumentTypeError("a user is NAME:PASSWORD, both not empty")
+    return (name, password) if text else None
+
+
+def _local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _positive(text: str) -> int:

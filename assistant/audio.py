@@ -52,7 +52,7 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     Raises
     ------
     AudioError
-        The file is missing, empty, too large or not audio.
+        The file is missing, empty, too large, too long or not audio.
     """
     if isinstance(source, bytes):
         name, size = "recording", len(source)
@@ -67,9 +67,9 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     if size > MAX_FILE_SIZE:
         raise AudioError(f"{name} is {size / 2**20:.0f} MB; at most {MAX_FILE_SIZE / 2**20:.0f} MB can be read.")
     try:
-        return soundfile.read(
-            io.BytesIO(source) if isinstance(source, bytes) else str(source), dtype="float32", always_2d=False
-        )
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+            _refuse_long(file.frames / file.samplerate, name)
+            return file.read(dtype="float32"), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError):
         return _load_with_av(source, name)
 
@@ -81,14 +81,24 @@ def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, in
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
-            frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]
-            frames += resampler.resample(None)
-            samples = [frame.to_ndarray()[0] for frame in frames]
+            samples: list[np.ndarray] = []
+            for frame in container.decode(stream):
+                samples += [out.to_ndarray()[0] for out in resampler.resample(frame)]
+                _refuse_long(frame.time or 0.0, name)
+            samples += [out.to_ndarray()[0] for out in resampler.resample(None)]
             return np.concatenate(samples or [np.zeros(0, np.float32)]), stream.rate
+    except AudioError:
+        raise
     except (av.error.FFmpegError, IndexError, ValueError, OSError) as error:
         raise AudioError(
             f"{name} is not audio that can be read. Use WAV, FLAC, MP3, Ogg, M4A or WebM, or record it again."
         ) from error
+
+
+def _refuse_long(duration: float, name: str) -> None:
+    """Said before everything is decoded: hours of sound fit into a small file and not into memory."""
+    if duration > MAX_DURATION:
+        raise AudioError(f"{name} is too long: {duration:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again.")
 
 
 def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utterance:
@@ -113,8 +123,7 @@ def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utteranc
     duration = len(samples) / rate
     if duration < MIN_DURATION:
         raise AudioError(f"{name} is too short: {duration:.2f} s. Speak for at least {MIN_DURATION} s.")
-    if duration > MAX_DURATION:
-        raise AudioError(f"{name} is too long: {duration:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again.")
+    _refuse_long(duration, name)
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
         raise AudioError(f"Nothing was heard: {name} is silent. Check that the right microphone is on, and speak up.")

@@ -1,5 +1,6 @@
 """Every kind of recording a person may bring: answered, or refused with a sentence that says what to do."""
 
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from assistant.audio import AudioError, load_utterance, log_mel, prepare
+from assistant.audio import SAMPLE_RATE, AudioError, load_utterance, log_mel, prepare
 from tests.conftest import SAMPLES
 
 JFK = SAMPLES / "jfk.flac"
@@ -104,3 +105,27 @@ def test_a_truncated_recording_is_answered_or_refused_but_never_crashes(tmp_path
 
 def test_log_mel_has_a_hundred_frames_a_second() -> None:
     assert log_mel(tone(2), 80).shape == (80, 200)
+
+
+@pytest.mark.parametrize("ending", ["flac", "mp4"])
+def test_hours_in_a_small_file_are_refused_before_they_are_decoded(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"hours.{ending}"
+    codec, form, silence = (
+        ("flac", "s16", np.zeros((1, SAMPLE_RATE * 10), np.int16))
+        if ending == "flac"
+        else ("aac", "fltp", np.zeros((1, SAMPLE_RATE * 10), np.float32))
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
+        for _ in range(90):  # fifteen minutes: 58 MB once decoded
+            frame = av.AudioFrame.from_ndarray(silence, format=form, layout="mono")
+            frame.sample_rate = SAMPLE_RATE
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    tracemalloc.start()
+    try:
+        with pytest.raises(AudioError, match="too long"):
+            load_utterance(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()

@@ -1,29 +1,25 @@
-"""The pieces of HTML and script the page is made of; every word that comes from outside is escaped here."""
+"""The smaller pieces of HTML the page is made of; every word that comes from outside is escaped here."""
 
 import base64
 import io
+from collections.abc import Mapping
 from html import escape
 
 import numpy as np
 import soundfile
 
+from assistant.latency import Latency
 from assistant.tts import SpeechUnavailable, Voice
-from ui import texts
+from ui.texts import Texts
+from ui.waterfall import figures, waterfall
 
-# The browser tells why it gives no microphone; the style sheet then shows the matching explanation.
-MICROPHONE_SCRIPT = """<script>(() => {
-  const explain = (reason) => { document.documentElement.dataset.microphone = reason; };
-  const media = navigator.mediaDevices;
-  if (!window.isSecureContext || !media || !media.getUserMedia) return explain("insecure");
-  const names = { NotAllowedError: "denied", SecurityError: "denied", NotFoundError: "missing",
-                  OverconstrainedError: "missing" };
-  const open = media.getUserMedia.bind(media);
-  media.getUserMedia = (wanted) => open(wanted).then(
-    (stream) => { delete document.documentElement.dataset.microphone; return stream; },
-    (error) => { explain(names[error.name] || "busy"); throw error; });
-})();</script>"""
 
-PORT_SCRIPT = "element.querySelectorAll('.port').forEach((word) => { word.textContent = location.port || '80'; });"
+def header(texts: Texts) -> str:
+    """The title and what this is; the script of the page shows the second line while the server cannot be reached."""
+    return (
+        f'<header lang="{texts.code}"><h1>{escape(texts.title)}</h1><p>{escape(texts.tagline)}</p></header>'
+        f'<p class="lost" role="alert" hidden>{escape(texts.lost)}</p>'
+    )
 
 
 def status(message: str, kind: str = "idle") -> str:
@@ -38,30 +34,29 @@ def note(message: str) -> str:
 
 def caption(words: str) -> str:
     """What the controls below it are."""
-    return f'<p class="caption">{words}</p>'
+    return f'<p class="caption">{escape(words)}</p>'
 
 
-def card(name: str, heard: str | None = "", reply: str = "", live: bool = False) -> str:
-    """One lane's column; `heard` None means that the lane has no reading, an empty string that it is not there yet."""
-    trace = f'<span class="absent">{texts.NO_READING}</span>' if heard is None else escape(heard)
+def timing(latencies: Mapping[str, Latency | None], texts: Texts, measured_on: str, together: bool = False) -> str:
+    """The section on where the time of one turn went."""
+    how = texts.not_comparable if together else texts.timing_how
     return (
-        f'<article class="lane{" live" if live else ""}" aria-label="{texts.LANES[name]}">'
-        f'<h2>{texts.LANES[name]}</h2><p class="note">{texts.LANE_HOW[name]}</p>'
-        f'<h3>{texts.HEARD}</h3><p class="heard">{trace}</p>'
-        f'<h3>{texts.REPLY}</h3><p class="reply" aria-live="polite">{escape(reply)}</p></article>'
+        f'<section class="timing" aria-label="{escape(texts.timing)}"><h2>{escape(texts.timing)}</h2>'
+        f'<p class="note">{escape(how)}</p>{waterfall(latencies, texts)}{figures(latencies, texts)}'
+        f'<p class="note">{escape(texts.measured_on.format(machine=measured_on))}</p></section>'
     )
 
 
-def microphone_notes() -> str:
+def microphone_notes(texts: Texts) -> str:
     """One explanation for each reason a browser gives; the style sheet shows the one that applies."""
     port = '<span class="port">7860</span>'
     return "".join(
         f'<p class="problem {reason}" role="alert">{words.format(port=port)}</p>'
-        for reason, words in texts.MICROPHONE.items()
+        for reason, words in texts.microphone.items()
     )
 
 
-def player(voice: Voice | None, text: str) -> str:
+def player(voice: Voice | None, text: str, texts: Texts) -> str:
     """A player that starts by itself. The sound travels inside the page: no file of it is left on this machine.
 
     Raises
@@ -70,11 +65,12 @@ def player(voice: Voice | None, text: str) -> str:
         The voice cannot say it.
     """
     if voice is None:
-        return note(texts.NO_VOICE)
+        return note(texts.no_voice)
     chunks = list(voice.speak(text))
     if not chunks:
-        raise SpeechUnavailable(texts.NOTHING_TO_SAY)
+        raise SpeechUnavailable(texts.nothing_to_say)
     wav = io.BytesIO()
     soundfile.write(wav, np.concatenate(chunks), voice.sample_rate, format="WAV", subtype="PCM_16")
     sound = base64.b64encode(wav.getvalue()).decode("ascii")
-    return f'<audio controls autoplay aria-label="{texts.SPOKEN_PLAYER}" src="data:audio/wav;base64,{sound}"></audio>'
+    label = escape(texts.spoken_player)
+    return f'<audio controls autoplay aria-label="{label}" src="data:audio/wav;base64,{sound}"></audio>'

@@ -1,9 +1,11 @@
 """A browser with a WAV file for a microphone, and the page served on scripted or on the real lanes."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from assistant.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
 from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.latency import Latency
 from assistant.tts import SpeechUnavailable, Voice
-from ui.page import ASSETS, build_page, launch_options, read_samples
+from ui.layout import ASSETS, read_samples
+from ui.machine import Machine
+from ui.serving import Address, launch
 
 CHROMIUM = Path(os.environ.get("EARSHOT_CHROMIUM", "/usr/bin/chromium"))
 QUIET = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync"]
@@ -25,11 +29,15 @@ REMOTE = "earshot.test"  # a host name that leads here and that no browser takes
 expect.set_options(timeout=WAIT)
 
 
+PAUSES = {"slowly": 0.1, "a moment": 0.2}  # seconds for each piece of such a reply
+
+
 class ScriptedLane(Lane):
     """Answers at once with words that only its own utterance and instruction can have led to.
 
-    The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, and "deaf" makes the
-    end-to-end lane hear nothing.
+    The instruction "slowly" streams for half a minute, "fail" raises, "markup" answers in HTML, "deaf" makes the
+    end-to-end lane hear nothing, "mishear" makes it hear another word, with a confidence, and one that begins with
+    "a moment," takes a moment.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,7 +51,10 @@ class ScriptedLane(Lane):
         self.started.set()
         try:
             heard = f"{utterance.duration:.2f} seconds"
-            yield Heard(heard)
+            if instruction == "mishear" and self.name == "end_to_end":
+                yield SureHeard(heard.rstrip("s"), (0.9, 0.5))
+            else:
+                yield Heard(heard)
             if instruction == "deaf" and self.name == "end_to_end":
                 raise AudioError("No words were heard.")
             if instruction == "fail":
@@ -53,7 +64,7 @@ class ScriptedLane(Lane):
                 text = "<b>bold</b><script>document.title = 'changed'</script>"
             for index in range(300 if instruction == "slowly" else 1):
                 yield TextDelta(text if index == 0 else ".")
-                time.sleep(0.1 if instruction == "slowly" else 0)
+                time.sleep(PAUSES.get((instruction or "").split(",")[0], 0))
             cascade = self.name == "cascade"
             yield Reply(
                 text,
@@ -73,6 +84,13 @@ class ScriptedLane(Lane):
             self.closed.set()
 
 
+@dataclass(frozen=True)
+class SureHeard(Heard):
+    """What a lane heard, and how sure it was of each word."""
+
+    confidence: tuple[float, ...]
+
+
 class ScriptedVoice(Voice):
     """Hums for a second, whatever it is to say."""
 
@@ -84,21 +102,27 @@ class ScriptedVoice(Voice):
 
 
 class Server:
-    """The page on 127.0.0.1."""
+    """The page on 127.0.0.1; without lanes the models are still loading."""
 
-    def __init__(self, lanes: dict[str, Lane], voice: Voice | None, samples: Path) -> None:
-        self.lanes = lanes
-        self.page = build_page(lanes, voice, samples)
-        self.page.queue(default_concurrency_limit=1, max_size=32).launch(
-            server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options()
-        )
-        self.url = str(self.page.local_url)
-        self.port = int(self.url.rstrip("/").rsplit(":", 1)[1])
+    def __init__(self, lanes: dict[str, Lane] | None, voice: Voice | None, samples: Path, port: int = 0) -> None:
+        self.lanes = lanes or {}
+        self.machine = Machine(lanes)
+        self.port = port or free_port()
+        self.page = launch(self.machine, voice, samples, Address(port=self.port))
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.clip = samples / "two.flac"
         self.remote_url = f"http://{REMOTE}:{self.port}/"
 
     def close(self) -> None:
         """Stop serving."""
-        self.page.close()
+        self.page.close(verbose=False)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def hum(duration: float, rate: int = SAMPLE_RATE) -> np.ndarray:

@@ -1,0 +1,230 @@
+"""What the page computes of a session: who begins, what is compared, what is explained, what is taken away."""
+
+import csv
+import io
+import json
+import re
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assistant.audio import SAMPLE_RATE, AudioError, Utterance
+from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
+from assistant.latency import Latency
+from ui.comparison import comparison
+from ui.explanation import explain
+from ui.export import write_export
+from ui.lane_card import card
+from ui.machine import MOST_WAITING, Crowded, Machine
+from ui.race import ORDER, order_of, race
+from ui.session import LONGEST, Answer, Turn, measurements, with_turn
+from ui.texts import CHINESE, ENGLISH, Chinese, Texts
+from ui.word_difference import word_difference
+
+FAST = Latency(features=10, encode=200, connect=40, prefill=100, first_token=360, total=1250)
+SLOW = Latency(features=10, encode=700, transcribe=812, prefill=100, first_token=1630, total=2500)
+UTTERANCE = Utterance(np.full(SAMPLE_RATE, 0.1, np.float32))
+
+
+def turn(
+    together: bool = False, cascade: Latency | None = SLOW, text: str = "yes", audio: Path = Path("a.wav")
+) -> Turn:
+    """A turn of five seconds."""
+    answers = {"end_to_end": Answer(text, "red", None, FAST), "cascade": Answer("no", "read", None, cascade)}
+    return Turn(audio, 5.0, None, ORDER, together, answers)
+
+
+class Rival(Lane):
+    """Answers in three steps, and writes down when it ran."""
+
+    def __init__(self, name: str, journal: list[str], problem: Exception | None = None) -> None:
+        self.name, self.journal, self.problem = name, journal, problem
+
+    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
+        """Heard, one delta, the reply."""
+        try:
+            self.journal.append(f"{self.name} begins")
+            yield Heard("words")
+            time.sleep(0.05)
+            if self.problem:
+                raise self.problem
+            yield TextDelta("well")
+            yield Reply("well", "words", FAST)
+        finally:
+            self.journal.append(f"{self.name} ends")
+
+
+def rivals(**problems: Exception) -> tuple[dict[str, Lane], list[str]]:
+    """Both lanes and their common journal."""
+    journal: list[str] = []
+    return {name: Rival(name, journal, problems.get(name)) for name in ORDER}, journal
+
+
+def test_lanes_take_turns_at_beginning_and_never_overlap_in_a_fair_race() -> None:
+    lanes, journal = rivals()
+    for number in range(3):
+        done = [step.lane for step in race(lanes, order_of(number), UTTERANCE, None, together=False) if step.done]
+        assert done == list(order_of(number))
+    starts = [line.split()[0] for line in journal if line.endswith("begins")]
+    assert starts == ["end_to_end", "cascade", "cascade", "end_to_end", "end_to_end", "cascade"]
+    assert all(one.split()[0] == two.split()[0] for one, two in zip(journal[::2], journal[1::2], strict=True))
+
+
+def test_together_both_lanes_begin_before_either_ends() -> None:
+    lanes, journal = rivals()
+    steps = list(race(lanes, ORDER, UTTERANCE, None, together=True))
+    assert {line.split()[1] for line in journal[:2]} == {"begins"}
+    assert sorted(step.lane for step in steps if step.done and step.latency) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_lane_that_hears_nothing_leaves_the_other_alone(together: bool) -> None:
+    lanes, _ = rivals(end_to_end=AudioError("No words."))
+    done = {step.lane: step for step in race(lanes, ORDER, UTTERANCE, None, together) if step.done}
+    assert done["end_to_end"].problem == "No words." and done["end_to_end"].latency is None
+    assert done["cascade"].text == "well"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_closing_a_race_or_its_failure_ends_every_lane(together: bool) -> None:
+    lanes, journal = rivals()
+    running = race(lanes, ORDER, UTTERANCE, None, together)
+    next(step for step in running if step.heard)
+    running.close()
+    assert sum(line.endswith("begins") for line in journal) == sum(line.endswith("ends") for line in journal) > 0
+    lanes, journal = rivals(cascade=RuntimeError("broken"))
+    with pytest.raises(RuntimeError, match="broken"):
+        list(race(lanes, ORDER, UTTERANCE, None, together))
+    assert sum(line.endswith("begins") for line in journal) == sum(line.endswith("ends") for line in journal) == 2
+    assert not [thread for thread in threading.enumerate() if "(work)" in thread.name]
+
+
+def test_only_fair_turns_that_both_lanes_answered_are_compared() -> None:
+    turns = [turn(), turn(together=True), turn(cascade=None), turn(cascade=Latency(total=5))]
+    assert {one.clip for one in measurements(turns)} == {0}
+    assert "Turns compared: 1; left out: 3" in comparison(turns, ENGLISH)
+    assert ENGLISH.comparison_empty in comparison(turns[1:], ENGLISH)
+
+
+def test_a_session_forgets_its_oldest_turns() -> None:
+    turns: list[Turn] = []
+    for number in range(LONGEST + 5):
+        turns = with_turn(turns, turn(text=str(number)))
+    assert len(turns) == LONGEST and turns[-1].answers["end_to_end"].text == str(LONGEST + 4)
+
+
+def test_the_difference_is_explained_by_the_stages_that_made_it() -> None:
+    pairs = [{"end_to_end": FAST, "cascade": SLOW}]
+    assert explain(pairs, ENGLISH) == (
+        "The cascade's first word came 1,270 ms later on average. "
+        "The cascade spent 812 ms transcribing and 500 ms more encoding."
+    )
+    assert explain(pairs, CHINESE) == (
+        "平均而言，级联通道的第一个词晚 1,270 毫秒。级联通道在转写上花了 812 毫秒，在编码上多花了 500 毫秒。"
+    )
+    swapped = [{"end_to_end": SLOW, "cascade": FAST}]
+    assert explain(swapped, ENGLISH).startswith("The end-to-end lane's first word came 1,270 ms later")
+    assert explain([{"end_to_end": FAST, "cascade": FAST}], ENGLISH) == ENGLISH.level
+
+
+def test_words_are_compared_without_case_and_punctuation() -> None:
+    one, other = word_difference("i don't read 2.50 books", "I don’t, red 2.50 Books!")
+    assert "".join(piece.text for piece in one) == "i don't read 2.50 books"
+    assert "".join(piece.text for piece in other) == "I don’t, red 2.50 Books!"
+    assert [piece.text for piece in one if piece.differs] == ["read"]
+    assert [piece.text for piece in other if piece.differs] == ["red"]
+    chinese, _ = word_difference("今天天气很好", "今天的天气好")
+    assert [piece.text for piece in chinese if piece.differs] == ["很"]
+
+
+def test_a_card_marks_differences_shows_doubt_and_escapes() -> None:
+    html = card("end_to_end", ENGLISH, Answer("<b>", "the <red> book", (0.9, 0.2, 0.7)), Answer("", "the blue book"))
+    assert "&lt;b&gt;" in html and "<red>" not in html and "<b>" not in html
+    assert '<mark class="doubtful" title="20 % sure">red</mark>' in html
+    assert "1 of 3 words differ" in html and "Confidence: 60 % on average." in html
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "zip"])
+def test_an_export_holds_the_session(tmp_path: Path, kind: str) -> None:
+    audio = tmp_path / "clip.wav"
+    audio.write_bytes(b"sound")
+    turns = [turn(text="=1+1 你好", audio=audio), turn(together=True, audio=tmp_path / "deleted.wav")]
+    path = write_export(kind, turns, "a machine", tmp_path)
+    if kind == "json":
+        session = json.loads(path.read_text("utf-8"))
+        assert session["turns"][0]["lanes"]["end_to_end"]["text"] == "=1+1 你好"
+        assert [found["audio"] for found in session["turns"]] == ["audio/001.wav", None]
+        assert session["comparison"]["clips"] == 1
+    elif kind == "csv":
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
+        assert len(rows) == 4 and rows[0]["text"] == "'=1+1 你好"  # no formula in anybody's spreadsheet
+        assert rows[1]["transcribe"] == "812" and rows[0]["transcribe"] == ""
+    else:
+        with zipfile.ZipFile(path) as archive:
+            assert sorted(archive.namelist()) == ["audio/001.wav", "session.csv", "session.json"]
+
+
+def test_visitors_are_served_in_the_order_they_came_once_the_models_are_there() -> None:
+    machine = Machine()
+    with machine.place() as one, machine.place() as two:
+        assert machine.loading is not None and one.ahead(0.01) == 0 and two.ahead(0.01) == 1
+        machine.provide({})
+        assert machine.loading is None and one.ahead(0.01) is None and two.ahead(0.01) == 1
+        with machine.place() as three:
+            assert three.ahead(0.01) == 2
+    with machine.place() as four:  # those who left are not waited for
+        assert four.ahead(0.01) is None
+
+
+def test_a_line_that_is_too_long_is_refused() -> None:
+    machine = Machine({})
+    places = [machine.place() for _ in range(MOST_WAITING)]
+    for place in places:
+        place.__enter__()
+    with pytest.raises(Crowded), machine.place():
+        pass
+    places[0].__exit__(None, None, None)
+    with machine.place():
+        pass
+
+
+def test_every_text_is_there_in_chinese() -> None:
+    words = {name for name in vars(Texts) if not name.startswith("_") and name not in ("name", "error")}
+    assert words - vars(Chinese).keys() == set()
+    for name in words:
+        english, chinese = getattr(ENGLISH, name), getattr(CHINESE, name)
+        if isinstance(english, dict) and english:
+            assert english.keys() == chinese.keys(), name
+        if isinstance(english, str):
+            assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)), name
+
+
+def test_every_preset_and_clip_and_error_has_a_chinese_name(tmp_path: Path) -> None:
+    from assistant.audio import load_utterance, prepare
+    from assistant.lanes import NOTHING_HEARD
+    from ui.layout import ASSETS, read_presets, read_samples
+
+    titles = [title for title, _ in read_presets()] + [clip["title"] for clip in read_samples(ASSETS / "samples")]
+    assert [title for title in titles if CHINESE.name(title) == title] == []
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("words")
+    problems = [NOTHING_HEARD]
+    for attempt in (
+        lambda: load_utterance(tmp_path / "empty.wav"),
+        lambda: load_utterance(tmp_path / "text.wav"),
+        lambda: load_utterance(tmp_path / "missing.wav"),
+        lambda: prepare(np.zeros(10), SAMPLE_RATE),
+        lambda: prepare(np.zeros(SAMPLE_RATE), SAMPLE_RATE),
+        lambda: prepare(np.full(SAMPLE_RATE, np.nan), SAMPLE_RATE),
+        lambda: prepare(np.ones(SAMPLE_RATE * 130), SAMPLE_RATE),
+        lambda: prepare(np.ones((2, 2, 2)), SAMPLE_RATE),
+    ):
+        with pytest.raises(AudioError) as raised:
+            attempt()
+        problems.append(str(raised.value))
+    assert [problem for problem in problems if CHINESE.error(problem) == problem] == []

@@ -1,0 +1,158 @@
+"""What stands where on the page: its components, and their words in any language. What they do is in `ui/page.py`."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ui import fragments
+from ui.comparison import comparison
+from ui.lane_card import cards
+from ui.race import ORDER
+from ui.texts import ENGLISH, TEXTS, Texts
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+Updates = dict[Any, Any]  # component -> its new value
+Words = Callable[[Texts], dict[str, Any]]  # a component's properties in a language
+
+
+class Layout:
+    """The components, laid out within the `gr.Blocks` that is being built, their words in English at first.
+
+    Parameters
+    ----------
+    measured_on: the machine in words.
+    clips: entries of a manifest, from `read_samples`.
+    """
+
+    def __init__(self, measured_on: str, clips: Sequence[dict[str, str]]) -> None:
+        self._words: dict[Any, Words] = {}
+        with gr.Row(elem_id="top"):
+            self._add(gr.HTML, lambda texts: {"value": fragments.header(texts)}, elem_id="header", scale=4)
+            self.language = self._add(
+                gr.Radio,
+                lambda texts: {"label": texts.language},
+                choices=[(texts.own_name, code) for code, texts in TEXTS.items()],
+                value=ENGLISH.code,
+                elem_id="language",
+                container=False,
+                min_width=160,
+            )
+        with gr.Row(elem_id="ask-panel"):
+            with gr.Column(min_width=280):
+                self._talking()
+            with gr.Column(min_width=280):
+                self._task(clips)
+        with gr.Row(elem_id="lanes"):
+            empty = cards(None, ENGLISH)
+            self.cards = {name: gr.HTML(empty[name], elem_id=f"lane-{name}") for name in ORDER}
+        self.timing = gr.HTML(fragments.timing(dict.fromkeys(ORDER), ENGLISH, measured_on), elem_id="timing")
+        with gr.Row(elem_id="choices"):
+            self.race = self._add(
+                gr.Radio,
+                lambda texts: {
+                    "label": texts.race,
+                    "choices": [(texts.race_fair, "fair"), (texts.race_together, "together")],
+                    "info": texts.race_how,
+                },
+                value="fair",
+                elem_id="race",
+            )
+            with gr.Column(min_width=280):
+                self.spoken = self._add(
+                    gr.Radio,
+                    lambda texts: {
+                        "label": texts.spoken,
+                        "choices": [(words, choice) for choice, words in texts.spoken_choices.items()],
+                    },
+                    value=ORDER[0],
+                    elem_id="spoken-choice",
+                )
+                self.speech = gr.HTML(fragments.note(ENGLISH.spoken_idle), elem_id="speech")
+        self.comparison = gr.HTML(comparison([], ENGLISH), elem_id="comparison")
+        self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.export)})
+        with gr.Row(elem_classes="chips", elem_id="export"):
+            self.exports = {
+                "json": self._add(gr.Button, lambda texts: {"value": texts.export_json}, size="sm"),
+                "csv": self._add(gr.Button, lambda texts: {"value": texts.export_csv}, size="sm"),
+                "zip": self._add(gr.Button, lambda texts: {"value": texts.export_zip}, size="sm"),
+            }
+            self.download = gr.DownloadButton("", visible="hidden", elem_id="download")
+
+    def in_language(self, texts: Texts) -> Updates:
+        """Every component whose words stay the same while the page is used, with those words."""
+        return {component: gr.update(**words(texts)) for component, words in self._words.items()}
+
+    @property
+    def worded(self) -> list[Any]:
+        """The components that `in_language` updates."""
+        return list(self._words)
+
+    def _add(self, component: Callable[..., Any], words: Words, **options: Any) -> Any:
+        made = component(**words(ENGLISH), **options)
+        self._words[made] = words
+        return made
+
+    def _talking(self) -> None:
+        with gr.Row(elem_id="talking"):
+            self.talk = self._add(
+                gr.Button, lambda texts: {"value": texts.talk}, variant="primary", elem_id="talk", scale=3
+            )
+            self.stop = self._add(
+                gr.Button, lambda texts: {"value": texts.stop}, elem_id="stop", interactive=False, min_width=80
+            )
+        self._add(gr.HTML, lambda texts: {"value": fragments.note(texts.keys)}, elem_id="keys")
+        self.status = gr.HTML(fragments.status(ENGLISH.ready), elem_id="status")
+        self.recording = self._add(
+            gr.Audio,
+            lambda texts: {"label": texts.recording},
+            sources=["microphone", "upload"],
+            type="filepath",
+            elem_id="recording",
+            editable=False,
+            buttons=[],
+        )
+        self._add(gr.HTML, lambda texts: {"value": fragments.microphone_notes(texts)}, elem_id="microphone-notes")
+
+    def _task(self, clips: Sequence[dict[str, str]]) -> None:
+        self.instruction = self._add(
+            gr.Textbox,
+            lambda texts: {"label": texts.instruction, "placeholder": texts.instruction_hint},
+            lines=2,
+            max_lines=4,
+            max_length=2000,
+            elem_id="instruction",
+        )
+        self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.presets)})
+        with gr.Row(elem_classes="chips", elem_id="presets"):
+            self.presets = [(self._chip(title), wording) for title, wording in read_presets()]
+        self.ask = self._add(gr.Button, lambda texts: {"value": texts.ask}, elem_id="ask")
+        self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.samples)}, visible=bool(clips))
+        with gr.Row(elem_classes="chips", elem_id="samples"):
+            self.clips = [(self._chip(clip["title"]), clip) for clip in clips]
+
+    def _chip(self, title: str) -> Any:
+        return self._add(gr.Button, lambda texts: {"value": texts.name(title)}, size="sm")
+
+
+def read_presets(path: Path = ASSETS / "presets" / "tasks.toml") -> list[tuple[str, str]]:
+    """(title, instruction) of each task preset."""
+    return [(entry["title"], entry["instruction"]) for entry in tomllib.loads(path.read_text("utf-8"))["preset"]]
+
+
+def read_samples(folder: Path) -> list[dict[str, str]]:
+    """The entries of a folder's `manifest.jsonl`, `audio` as an absolute path; none when there is no manifest."""
+    manifest = folder / "manifest.jsonl"
+    if not manifest.is_file():
+        return []
+    entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line.strip()]
+    return [entry | {"audio": str((folder / entry["audio"]).resolve())} for entry in entries]
