@@ -23,6 +23,7 @@ from assistant.audio import SAMPLE_RATE, AudioError, load_utterance, prepare
 from assistant.speech_encoder import encode, load_whisper, speech_mels
 from train.augmentation import augment
 from train.manifest import read_manifest, refuse_held_out
+from train.no_speech import NO_SPEECH
 
 SHARD = 250  # utterances
 CLEAN_SHARE = 0.4  # of the first copy; later copies are all augmented
@@ -110,7 +111,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     refuse_held_out([arguments.manifest])
-    entries = [entry for entry in read_manifest(arguments.manifest) if entry["text"]][: arguments.limit]
+    usable = (entry for entry in read_manifest(arguments.manifest) if entry["text"] or entry["source"] == NO_SPEECH)
+    entries = list(usable)[: arguments.limit]
     arguments.out.mkdir(parents=True, exist_ok=True)
     jobs = [
         {

@@ -161,13 +161,14 @@ def test_the_command_caches_every_copy_and_counts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path(clips[4]["audio"]).write_text("not audio")
-    write_manifest(tmp_path / "manifest.jsonl", [*clips, {**clips[0], "text": None}])
+    more = [{**clips[0], "text": None}, {**clips[0], "text": ""}, {**clips[0], "text": "", "source": "no-speech"}]
+    write_manifest(tmp_path / "manifest.jsonl", [*clips, *more])
     monkeypatch.setattr(features, "SHARD", 2)
     run(monkeypatch, tmp_path / "manifest.jsonl", tmp_path / "out", "--copies", "2")
-    assert "8 utterances cached, 2 skipped." in (shown := capsys.readouterr().out)
+    assert "10 utterances cached, 2 skipped." in (shown := capsys.readouterr().out)
     assert "4.flac" in shown
     entries = FeatureCache([tmp_path / "out"]).entries
-    assert sorted(entry["text"] for entry in entries) == sorted(2 * WORDS[:4])
+    assert sorted(entry["text"] for entry in entries) == sorted(2 * [*WORDS[:4], ""])
     assert len(list((tmp_path / "out").glob("*.npy"))) == 6
 
     arrays = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.npy")}
