@@ -132,7 +132,7 @@ def test_the_manifest_holds_what_the_llm_says_to_the_shared_prompt(
 
 @pytest.fixture(scope="module")
 def whole(writer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted run of one process over three parts, the last not full; its source is `m.jsonl`."""
+    """The folder of an uninterrupted run of one process: three parts, the last not full, from its `m.jsonl`."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         run(patch, write_utterances(folder / "m.jsonl", 3 * PART - 7), folder, writer)
@@ -226,8 +226,8 @@ def test_a_hugging_face_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     datasets = pytest.importorskip("datasets")
     clip = speech(tmp_path / "a.flac", 0.5).read_bytes()
     rows = {"audio": [{"bytes": clip, "path": "a.flac"}] * 2, "sentence": ["good morning", "good night"]}
-    features = datasets.Features({"audio": datasets.Audio(decode=False), "sentence": datasets.Value("string")})
-    saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features)})
+    rows = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
+    saved = datasets.DatasetDict({"train": rows})
     saved.save_to_disk(tmp_path / "saved")
     pool = tmp_path / "pool"
     pool.mkdir()
