@@ -32,20 +32,26 @@ from assistant.audio import SAMPLE_RATE
 from train.manifest import HELD_OUT, refuse_held_out, spell_numbers, write_manifest
 
 # Voices whose words Whisper base understands; the rest of espeak-ng's variants are too odd to learn from.
-ESPEAK_LANGUAGES = ["en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-x-gbcwmd"]
+ESPEAK_LANGUAGES = {
+    "english": ["en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-x-gbcwmd"],
+    "chinese": ["cmn-latn-pinyin"],  # plain `cmn` reads characters as English spellings of their pinyin
+}
 ESPEAK_VARIANTS = ["", "+m1", "+m3", "+m4", "+m6", "+f2", "+f4", "+f5", "+klatt", "+klatt2", "+adam", "+Gene"]
 FLITE_VOICES = ["awb", "rms", "slt", "kal16"]
 
 
-def draw_voice(engine: str, rng: random.Random) -> dict[str, Any]:
-    """One voice of an engine: its name, tempo (1 is normal) and size (resampling: below 1 is a larger, deeper head)."""
+def draw_voice(engine: str, rng: random.Random, language: str = "english") -> dict[str, Any]:
+    """One voice of an engine: its name, tempo (1 is normal) and size (resampling: below 1 is a larger, deeper head).
+
+    Only `espeak` speaks another `language` than English: chinese.
+    """
     match engine:
         case "hibari":
             return {"name": "heart", "tempo": rng.uniform(0.85, 1.2), "size": rng.uniform(0.72, 1.12)}
         case "flite":
             return {"name": rng.choice(FLITE_VOICES), "tempo": rng.uniform(0.85, 1.2), "size": rng.uniform(0.88, 1.12)}
         case "espeak":
-            name = rng.choice(ESPEAK_LANGUAGES) + rng.choice(ESPEAK_VARIANTS)
+            name = rng.choice(ESPEAK_LANGUAGES[language]) + rng.choice(ESPEAK_VARIANTS)
             return {"name": name, "tempo": rng.uniform(0.85, 1.15), "size": rng.uniform(0.92, 1.08)}
         case _:
             raise ValueError(f"Unknown engine {engine!r}. Known: {', '.join(ENGINES)}.")
@@ -121,7 +127,8 @@ def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24) -> l
     return list(sentences.values())
 
 
-def _synthesize(job: dict[str, Any]) -> dict[str, Any] | None:
+def speak_to_file(job: dict[str, Any]) -> dict[str, Any] | None:
+    """Do one job of `plan`, unless its file is there already; its manifest entry, or None when it cannot be spoken."""
     path = Path(job["audio"])
     if path.exists():
         samples = soundfile.info(path).frames
@@ -181,7 +188,7 @@ def main() -> None:
         raise SystemExit(f"Not installed: {', '.join(missing)}. Install them, or leave them out of --engines.")
     jobs = plan(read_sentences(arguments.text), arguments.out, arguments.count, shares, arguments.seed)
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        spoken = pool.imap(_synthesize, jobs, chunksize=16)
+        spoken = pool.imap(speak_to_file, jobs, chunksize=16)
         results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))
     entries = [entry for entry in results if entry]
     write_manifest(arguments.out / "manifest.jsonl", entries)
