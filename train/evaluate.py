@@ -51,7 +51,7 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     )
     parser.add_argument("--limit", type=int, help="at most N clips of each set, for a quick look")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with text/ and speech/dev/")
-    parser.add_argument("--precision", default="auto", help="int8, float32, float16, bfloat16")
+    parser.add_argument("--precision", default="auto", choices=["auto", "int8", "float32", "float16", "bfloat16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser, parser.parse_args()
 
