@@ -185,13 +185,20 @@ class LLM:
 
     def add_lora(self, settings: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
         """Put LoRA matrices (peft's settings: `r`, `lora_alpha`, `target_modules`) beside the LLM's, switched off."""
-        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from peft import LoraConfig, inject_adapter_in_model
 
         inject_adapter_in_model(LoraConfig(**settings), self.model)
-        if state is not None:
-            set_peft_model_state_dict(self.model, state)
         self._has_lora = True
+        if state is not None:
+            self.swap_lora(state)
         self.switch_lora(False)
+
+    def swap_lora(self, state: dict[str, Tensor]) -> None:
+        """Put other matrices, trained with the same settings, in the place of those that are there."""
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.model, state)
+        self._prefixes.pop(True, None)
 
     def lora_state(self) -> dict[str, Tensor]:
         """The LoRA matrices by the names that `add_lora` takes."""

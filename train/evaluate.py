@@ -1,91 +1,190 @@
-"""How well the end-to-end lane reads: word error rates beside Whisper's own, on the same clips.
+"""Evaluation: end-to-end, cascade and upper bound side by side, on the same clips with the same LLM.
 
-    python -m train.evaluate ../shared/data/speech/dev/librispeech ../shared/data/speech/dev/asterisk
+    python -m train.evaluate --out runs/evaluation --compare vanilla=runs/vanilla/checkpoint
 
-Corpus word error rate after Whisper's English normaliser, greedy on both sides, a row for each set; the last line is
-one JSON object. Synthetic and real sets are rows of their own and never averaged together.
+Writes `report.md` with plots, `evaluation.json` (every figure with its 95 % interval) and `clips.jsonl` (every reply
+and why it fails). The end-to-end system is the checkpoint; the cascade reads Whisper's transcript; the upper bound
+is given the true words; further checkpoints of the same LLM are named with --compare. What is measured and how:
+docs/evaluation.md. Kill it, start it again: what was heard and answered is kept under --out.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-import jiwer
 import torch
 from tqdm import tqdm
-from transformers import AutoTokenizer
-from whisper.normalizers import EnglishTextNormalizer
 
-from assistant.audio import load_utterance
-from assistant.checkpoint import read_config, read_connector
-from assistant.connector import QFormerConnector, pad_features
+from assistant.audio import AudioError
+from assistant.checkpoint import CheckpointError
 from assistant.lanes import CHECKPOINT
-from assistant.latency import StageClock
-from assistant.speech_encoder import encode, load_whisper, speech_mels
-from assistant.transcriber import Transcriber
-from assistant.weights import locate
-from train.manifest import read_manifest
+from assistant.latency import hardware
+from assistant.weights import WeightsError
+from train.evaluation.answering import Answer, answer
+from train.evaluation.figures import ALL, Figure, figures
+from train.evaluation.hearing import Hearing
+from train.evaluation.records import Record, choice_record, reading_record, reply_record
+from train.evaluation.report import write_report
+from train.evaluation.retention import choices, logits_are_those_of_the_bare_llm, read_questions
+from train.evaluation.store import Store
+from train.evaluation.suites import RETENTION, SUITES, Question, questions
+from train.evaluation.systems import END_TO_END, Bench
+from train.evaluation_sets import Clip, evaluation_clips
+from train.instructions import InstructionError, InstructionPool
+
+WHAT = {"transcript": "Whisper's transcript into the LLM", "text": "the true words into the LLM"}
 
 
-def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
-    """Corpus word error rate after normalisation; pairs whose reference normalises to nothing are left out."""
-    normalise = EnglishTextNormalizer()
-    pairs = [(normalise(r), normalise(h)) for r, h in zip(references, hypotheses, strict=True)]
-    pairs = [pair for pair in pairs if pair[0]]
-    return float(jiwer.wer([r for r, _ in pairs], [h for _, h in pairs]))
+def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--compare", action="append", default=[], metavar="NAME=DIR", help="a further checkpoint")
+    parser.add_argument(
+        "--suite", nargs="+", choices=[*SUITES, RETENTION], metavar="NAME", help=", ".join([*SUITES, RETENTION])
+    )
+    parser.add_argument("--limit", type=int, help="at most N clips of each set, for a quick look")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with text/ and speech/dev/")
+    parser.add_argument("--precision", default="auto", choices=["auto", "int8", "float32", "float16", "bfloat16"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser, parser.parse_args()
 
 
 def main() -> None:
     """Command line; see the top of the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", type=Path, nargs="+", help="manifests, or folders that hold a manifest.jsonl")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--limit", type=int, help="use the first N clips of each set")
-    parser.add_argument("--skip-whisper", action="store_true", help="leave out Whisper's own word error rate")
-    parser.add_argument("--out", type=Path, help="write every clip's reference and readings here, JSON lines")
-    arguments = parser.parse_args()
+    parser, arguments = _arguments()
+    checkpoints = {END_TO_END: arguments.checkpoint}
+    for item in arguments.compare:
+        name, _, folder = item.partition("=")
+        if not name or not folder or name in ("cascade", "upper_bound", *checkpoints):
+            parser.error(f"--compare {item}: give NAME=DIR, each name once, such as vanilla=runs/vanilla/checkpoint.")
+        checkpoints[name] = Path(folder)
+    if arguments.limit is not None and arguments.limit < 1:
+        parser.error("--limit must be at least 1.")
+    try:
+        bench = Bench(checkpoints, arguments.precision, torch.device(arguments.device))
+        evaluate(bench, arguments.out, arguments.data, arguments.suite or [*SUITES, RETENTION], arguments.limit)
+    except (CheckpointError, WeightsError, InstructionError, AudioError, OSError) as error:
+        parser.error(str(error))
 
-    config = read_config(arguments.checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(locate(config.llm))
-    whisper = load_whisper(config.whisper)
-    transcriber = Transcriber(whisper)
-    connector = read_connector(arguments.checkpoint, config)
-    if not isinstance(connector, QFormerConnector) or config.connector.projection != "vocabulary":
-        raise SystemExit(f"{arguments.checkpoint} has no vocabulary projection: it reads no words to compare.")
 
-    @torch.inference_mode()
-    def read(audio: str) -> str:
-        features = encode(whisper.encoder, speech_mels(load_utterance(audio).resampled(), whisper.dims.n_mels))
-        return str(tokenizer.decode(connector.tokens(*pad_features([features]))[0])).strip()
+def evaluate(bench: Bench, out: Path, data: Path, wanted: Sequence[str], limit: int | None) -> None:
+    """Run the wanted suites and write what was found under `out`."""
+    store, suites = Store(out / "cache"), {name: SUITES[name] for name in wanted if name in SUITES}
+    sets = dict.fromkeys(name for suite in suites.values() for name in suite.sets)
+    clips, left_out = evaluation_clips(data, out / "clips", list(sets), limit)
+    hearing = Hearing(bench.config.whisper, store, bench.device)
+    hearing.listen(clip for group in clips.values() for clip in group)
+    for name in [name for name in clips if name != "no speech"]:
+        refused = [clip for clip in clips[name] if hearing.refusal(clip)]
+        left_out += [f"{clip.name}: {hearing.refusal(clip)}" for clip in refused]
+        clips[name] = [clip for clip in clips[name] if clip not in refused]
 
-    def transcribe(audio: str) -> str:
-        return transcriber.transcribe(load_utterance(audio).resampled(), StageClock(torch.device("cpu")))
-
-    systems: dict[str, Callable[[str], str]] = {"end_to_end": read}
-    if not arguments.skip_whisper:
-        systems["whisper"] = transcribe
-    table, clips = {}, []
-    print(f"{'set':<28}{'clips':>6}{'minutes':>9}" + "".join(f"{name:>12}" for name in systems))
-    for path in arguments.sets:
-        manifest = path / "manifest.jsonl" if path.is_dir() else path
-        entries = [entry for entry in read_manifest(manifest) if entry["text"]][: arguments.limit]
-        texts: dict[str, list[str]] = {name: [] for name in systems}
-        for entry in tqdm(entries, desc=manifest.parent.name, leave=False):
-            for name, system in systems.items():
-                texts[name].append(system(entry["audio"]))
-            clips.append({"audio": entry["audio"], "text": entry["text"], **{n: t[-1] for n, t in texts.items()}})
-        references = [entry["text"] for entry in entries]
-        rates = {name: round(word_error_rate(references, read), 4) for name, read in texts.items()}
-        minutes = sum(entry["duration"] for entry in entries) / 60
-        table[manifest.parent.name] = {"clips": len(entries), "minutes": round(minutes, 1), **rates}
-        print(
-            f"{manifest.parent.name:<28}{len(entries):>6}{minutes:>9.1f}"
-            + "".join(f"{r:>12.3f}" for r in rates.values())
+    records = [
+        *_readings(bench, list(suites), clips, hearing, store),
+        *_replies(bench, list(suites), clips, hearing, store),
+    ]
+    identical = None
+    if RETENTION in wanted:
+        questions_in_text = data / "text" / "mmlu_subset.jsonl"
+        if questions_in_text.exists():
+            retained, identical = _retention(bench, read_questions(questions_in_text, limit), store)
+            records += retained
+        else:
+            left_out.append(f"{RETENTION}: {questions_in_text} is not there.")
+    if not records:
+        raise OSError(
+            f"Nothing to evaluate: none of the sets is under {data}. Give the folder that holds them as --data."
         )
-    if arguments.out:
-        arguments.out.write_text("".join(json.dumps(clip, ensure_ascii=False) + "\n" for clip in clips), "utf-8")
-    print(json.dumps({"checkpoint": arguments.checkpoint.name, "word_error_rate": table}))
+    _write(out, _about(bench, left_out, identical), figures(records), records)
+
+
+def _readings(
+    bench: Bench, suites: Sequence[str], clips: dict[str, list[Clip]], hearing: Hearing, store: Store
+) -> list[Record]:
+    records = []
+    for suite in (name for name in suites if SUITES[name].reads):
+        mine = [clip for name in SUITES[suite].sets for clip in clips.get(name, [])]
+        for clip in tqdm(mine, desc=f"Reading: {suite}", unit=" clips"):
+            heard = {system.name: bench.heard(system, clip, hearing, store) for system in bench.systems}
+            records.append(reading_record(suite, clip, heard))
+    return records
+
+
+def _replies(
+    bench: Bench, suites: Sequence[str], clips: dict[str, list[Clip]], hearing: Hearing, store: Store
+) -> list[Record]:
+    """All questions to one system, then to the next: LoRA is changed once for each."""
+    pool = InstructionPool.load()
+    asked: list[Question] = []
+    by_suite = {name: questions(name, clips, pool) for name in suites}
+    asked = [question for mine in by_suite.values() for question in mine]
+    answers: dict[str, list[Answer]] = {}
+    for system in bench.systems:
+        with tqdm(total=len(asked), desc=f"Answering: {system.name}", unit=" questions") as progress:
+            parts = [answer(bench, system, mine, hearing, store, progress) for mine in by_suite.values()]
+        answers[system.name] = [reply for part in parts for reply in part]
+    records = []
+    for index, question in enumerate(asked):
+        clip = question.clip
+        refused = hearing.refusal(clip) is not None
+        heard = {s.name: "" if refused else bench.heard(s, clip, hearing, store) for s in bench.systems}
+        records.append(reply_record(question, heard, {name: replies[index] for name, replies in answers.items()}))
+    return records
+
+
+def _retention(bench: Bench, asked: Sequence[dict[str, Any]], store: Store) -> tuple[list[Record], bool | None]:
+    """Systems whose LLM is the untouched one share one row, the upper bound's."""
+    tuned = [system for system in bench.systems if bench.has_lora(system)]
+    plain = next(system for system in bench.systems if system.hears == "text")
+    identical = logits_are_those_of_the_bare_llm(bench, asked, store) if tuned else None
+    chosen = {system.name: choices(bench, system, asked, store) for system in [plain, *tuned]}
+    records = [
+        choice_record(question, {name: letters[index] for name, letters in chosen.items()})
+        for index, question in enumerate(asked)
+    ]
+    return records, identical
+
+
+def _about(bench: Bench, left_out: list[str], identical: bool | None) -> dict[str, Any]:
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
+        "hardware": hardware(),
+        "precision": bench.precision,
+        "llm": bench.config.llm,
+        "whisper": bench.config.whisper,
+        "systems": {
+            system.name: {
+                "what": WHAT.get(system.hears, f"checkpoint {system.checkpoint}"),
+                "sha256": system.identity if system.checkpoint else None,
+            }
+            for system in bench.systems
+        },
+        "left_out": left_out,
+        "lora_off_logits_identical": identical,
+    }
+
+
+def _write(out: Path, about: dict[str, Any], found: list[Figure], records: list[Record]) -> None:
+    (out / "clips.jsonl").write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8"
+    )
+    content = {**about, "figures": [asdict(figure) for figure in found]}
+    (out / "evaluation.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    write_report(out, about, found, records)
+    print(f"The report is {out / 'report.md'}.")
+    following: dict[str, dict[str, float]] = {}
+    for figure in found:
+        if (figure.suite, figure.measure, figure.set, figure.voice) == ("following", "follows", ALL, "real"):
+            following.setdefault(figure.system, {})[figure.task] = round(figure.value, 4)
+    print(json.dumps({"report": str(out / "report.md"), "records": len(records), "following_real": following}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""The systems that are compared, all on one LLM in memory: what each puts before it, and the LoRA it answers with."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, read_lora
+from assistant.connector import Connector, QFormerConnector, pad_features
+from assistant.llm import LLM, load_llm
+from assistant.weights import llm_source
+from train.evaluation.hearing import Hearing
+from train.evaluation.store import Store
+from train.evaluation_sets import Clip
+
+END_TO_END, CASCADE, UPPER_BOUND = "end_to_end", "cascade", "upper_bound"
+
+
+@dataclass(frozen=True)
+class System:
+    """Hears `speech` through a checkpoint's connector, Whisper's `transcript`, or is given the true `text`."""
+
+    name: str
+    hears: Literal["speech", "transcript", "text"]
+    checkpoint: Path | None = None
+
+    @property
+    def identity(self) -> str:
+        """The hash of all that the system adds to Whisper and the LLM."""
+        if self.checkpoint is None:
+            return self.hears
+        return _hash(self.checkpoint)
+
+
+@cache
+def _hash(checkpoint: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(checkpoint.iterdir()):
+        if file.suffix in (".json", ".safetensors"):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+class Bench:
+    """The systems with the models they share. The LLM is loaded when it is first needed, and once.
+
+    Raises
+    ------
+    CheckpointError
+        A checkpoint is damaged, or was trained with another Whisper or LLM than the first.
+    """
+
+    def __init__(self, checkpoints: dict[str, Path], precision: str, device: torch.device) -> None:
+        self._folders = checkpoints
+        self._configs = {name: read_config(folder) for name, folder in checkpoints.items()}
+        self.config: CheckpointConfig = self._configs[END_TO_END]
+        for name, config in self._configs.items():
+            if (config.whisper, config.llm) != (self.config.whisper, self.config.llm):
+                raise CheckpointError(
+                    f"{checkpoints[name]} was trained with {config.whisper} and {config.llm}, not with "
+                    f"{self.config.whisper} and {self.config.llm}: compare it in an evaluation of its own."
+                )
+        self.precision, self.device = precision, device
+        speech = [System(name, "speech", folder) for name, folder in checkpoints.items()]
+        self.systems = [speech[0], System(CASCADE, "transcript"), System(UPPER_BOUND, "text"), *speech[1:]]
+        self._connectors: dict[str, Connector] = {}
+        self._llm: LLM | None = None
+        self._settings: dict[str, Any] | None = None  # of the LoRA that the LLM carries
+        self._owner = ""  # whose matrices those are
+
+    @contextmanager
+    def llm(self, system: System) -> Iterator[LLM]:
+        """The LLM as the system uses it: the checkpoint's LoRA on for speech, none otherwise."""
+        lora = self._lora(system.name)
+        if self._llm is None or (lora and lora[0] != self._settings):
+            # LoRA has to be there before the LLM is quantised, so it is even for a system without.
+            owner = system.name if lora else next((name for name in self._configs if self._lora(name)), "")
+            carried = self._lora(owner)
+            self._llm = None  # only one at a time in memory
+            self._connectors.clear()
+            self._llm = load_llm(self.config.llm, self.precision, self.device, carried)
+            self._settings, self._owner = (carried[0] if carried else None), owner
+        if lora and self._owner != system.name:
+            self._llm.swap_lora(lora[1])
+            self._owner = system.name
+        with self._llm.lora() if lora else nullcontext():
+            yield self._llm
+
+    def _lora(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        return read_lora(self._folders[name], self._configs[name]) if name in self._configs else None
+
+    def has_lora(self, system: System) -> bool:
+        """Whether the system's checkpoint changes the LLM."""
+        config = self._configs.get(system.name)
+        return config is not None and config.lora is not None
+
+    def connector(self, system: System) -> Connector:
+        """The connector of a system that hears speech, tied to the LLM once that is loaded."""
+        assert system.checkpoint is not None
+        key = f"{system.name} {self._llm is not None}"
+        if key not in self._connectors:
+            embeddings = self._llm.embeddings if self._llm else None
+            connector = read_connector(system.checkpoint, self._configs[system.name], embeddings)
+            self._connectors[key] = connector.to(self.device)
+        return self._connectors[key]
+
+    @torch.inference_mode()
+    def content(self, system: System, clip: Clip, hearing: Hearing) -> Tensor | str:
+        """What the LLM gets of a clip: vectors [n, llm_width], or words."""
+        if system.hears == "speech":
+            return self.connector(system)(*pad_features([hearing.features(clip)]))[0].vectors
+        return self.words(system, clip, hearing)
+
+    def words(self, system: System, clip: Clip, hearing: Hearing) -> str:
+        """What a system that gets words gets."""
+        return clip.text if system.hears == "text" else hearing.transcript(clip)
+
+    @torch.inference_mode()
+    def heard(self, system: System, clip: Clip, hearing: Hearing, store: Store) -> str | None:
+        """What the system took the clip for, in words; None when its connector reads none."""
+        if system.hears != "speech":
+            return self.words(system, clip, hearing)
+        config = self._configs[system.name].connector
+        if config.kind != "q_former" or config.projection != "vocabulary":
+            return None
+
+        def compute() -> str:
+            connector = self.connector(system)
+            assert isinstance(connector, QFormerConnector)
+            tokens = connector.tokens(*pad_features([hearing.features(clip)]))[0]
+            return str(self._tokenizer.decode(tokens)).strip()
+
+        return str(store.json("readings", [system.identity, hearing.digest(clip)], compute))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(llm_source(self.config.llm))
