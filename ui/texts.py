@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ FILE = Path(__file__).resolve().parent.parent / "assets" / "texts.toml"
 class Texts:
     """One language: each key of its table is an attribute, a text or a table of texts. `code` is as browsers say it."""
 
-    def __init__(self, code: str, words: Mapping[str, Any]) -> None:
+    def __init__(self, code: str, words: dict[str, Any]) -> None:
         self.code = code
         named = {term: term.replace("_", " ") for term in (*TERMS, "decode")}
-        self.words: dict[str, Any] = {"names": {}, "errors": [], "term_names": named} | words
+        self.words: dict[str, Any] = {"names": {}, "errors": [], "term_names": named, **words}
         self.words["terms"] = TERMS | words["terms"]
 
     def __getattr__(self, name: str) -> Any:
