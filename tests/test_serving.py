@@ -16,11 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import launch
+from assistant.anticipation import Anticipation
 from assistant.audio import SAMPLE_RATE, AudioError, Utterance
-from assistant.lanes import Chunk, Heard, Lane, Reply
+from assistant.dialogue import Dialogue, Said, Turn
+from assistant.lanes import Chunks, Heard, Lane, Reply, TextDelta
 from assistant.latency import Latency
+from assistant.prompt import Message
 from assistant.zero_gpu import on_zero_gpu
 from tests.browser.conftest import free_port
 from ui import serving
@@ -38,12 +42,24 @@ class Echo(Lane):
     def __init__(self, name: str, deaf: bool = False) -> None:
         self.name, self.deaf = name, deaf
 
-    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
-        """Heard, then the reply."""
+    def answer(
+        self,
+        said: Utterance | Turn,
+        instruction: str | None = None,
+        dialogue: Dialogue | None = None,
+        early: Anticipation | None = None,
+        stop: threading.Event | None = None,
+    ) -> Chunks:
+        """Heard, then how many exchanges there were before in the reply."""
         if self.deaf:
             raise AudioError("No words were heard.")
+        count = len(dialogue.exchanges) if dialogue else 0
+        if dialogue is not None:
+            dialogue.exchanges.append(Said(Message("user", [torch.ones(2, 3)]), "words"))
         yield Heard("words")
-        yield Reply(self.name, "words", Latency(total=1))
+        yield TextDelta(self.name)
+        yield TextDelta(f" after {count}")
+        yield Reply(f"{self.name} after {count}", "words", Latency(total=1))
 
 
 @pytest.fixture
@@ -119,17 +135,35 @@ def test_a_space_listens_on_its_port_and_lends_a_gpu_to_each_answer(
     address, load = served["address"], served["load"]
     assert (address.host, address.port) == ("0.0.0.0", 7860)  # type: ignore[attr-defined]
     assert capsys.readouterr().err == ""
-    assert list(load()["cascade"].answer(UTTERANCE))[-1].text == "cascade"  # type: ignore[operator]
+    assert list(load()["cascade"].answer(UTTERANCE))[-1].text == "cascade after 0"  # type: ignore[operator]
     assert lent == ["cascade"]
 
 
 def test_a_lent_gpu_sends_chunks_and_what_was_not_heard() -> None:
     spaces, lent = lending()
     lanes = on_zero_gpu({"end_to_end": Echo("end_to_end", deaf=True), "cascade": Echo("cascade")}, spaces)
-    assert [type(chunk) for chunk in lanes["cascade"].answer(UTTERANCE)] == [Heard, Reply]
+    assert [type(chunk) for chunk in lanes["cascade"].answer(UTTERANCE)] == [Heard, TextDelta, TextDelta, Reply]
     with pytest.raises(AudioError, match=r"No words were heard\."):
         list(lanes["end_to_end"].answer(UTTERANCE))
     assert lent == ["cascade", "end_to_end"] and lanes["cascade"].precision == "exact"
+
+
+def test_a_conversation_goes_on_across_lent_gpus() -> None:
+    spaces, _ = lending()
+    lane, dialogue = on_zero_gpu({"cascade": Echo("cascade")}, spaces)["cascade"], Dialogue()
+    for count in range(2):
+        assert list(lane.answer(Turn((UTTERANCE,)), dialogue=dialogue))[-1].text == f"cascade after {count}"
+    assert [said.reply for said in dialogue.exchanges] == ["cascade after 0", "cascade after 1"]
+    assert dialogue.exchanges[1].latency == Latency(total=1)
+    early = lane.anticipate(Turn((UTTERANCE,)), dialogue)
+    assert early.take(early.turn) is None
+
+    stop = threading.Event()
+    chunks = lane.answer(UTTERANCE, dialogue=dialogue, stop=stop)
+    assert next(chunks) == Heard("words") and next(chunks) == TextDelta("cascade")
+    stop.set()
+    (last,) = chunks
+    assert isinstance(last, Reply) and last.text == dialogue.exchanges[-1].reply == "cascade"
 
 
 def lending() -> tuple[types.ModuleType, list[str]]:
