@@ -156,10 +156,7 @@ class Visit:
         """Let the end-to-end lane begin with what may be a whole turn; None where it cannot."""
         if self._machine.loading is not None or self.editing or ORDER[0] not in self._machine.lanes:
             return None
-        try:
-            return self.conversation.anticipate(ORDER[0], self.turn_of(utterance))
-        except NotImplementedError:
-            return None
+        return self.conversation.anticipate(ORDER[0], self.turn_of(utterance))
 
     def turn_of(self, utterance: Utterance) -> dialogue.Turn:
         """An utterance with the instruction that holds at the moment."""

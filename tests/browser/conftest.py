@@ -140,6 +140,11 @@ def hums(name: str, speed: float) -> Voice | None:
     return None if name == "silent" else ScriptedVoice(speed)
 
 
+def silence(name: str, speed: float) -> Voice | None:
+    """No voice at all."""
+    return None
+
+
 class Server:
     """The page on 127.0.0.1; without lanes the models are still loading."""
 
