@@ -132,7 +132,8 @@ class ScriptedVoice(Voice):
         """One quiet second."""
         if "unspeakable" in text:
             raise SpeechUnavailable("This voice does not say that.")
-        yield hum(1.0, self.sample_rate)
+        if text.strip():
+            yield hum(1.0, self.sample_rate)
 
 
 def hums(name: str, speed: float) -> Voice | None:
