@@ -102,7 +102,10 @@
     const level = Math.max(0, 1 - (10 * Math.log10(power + 1e-9)) / FLOOR);
     root.style.setProperty("--level", Math.min(1, level).toFixed(2));
     const closed = !checked("barge-in") && speaker.echoing();
-    if (closed && !gated) tell({ gate: true });
+    if (closed && !gated) {
+      tell({ gate: true });
+      state = "listening";
+    }
     gated = closed;
     if (!closed) send(Int16Array.from(data, (sample) => Math.max(-1, Math.min(1, sample)) * 32767).buffer);
   };

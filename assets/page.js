@@ -69,8 +69,7 @@
     if (event.key === "Tab") byKeyboard = true;
     if (event.key === "Escape") {
       silence();
-      const stop = document.querySelector("#stop");
-      if (stop && !stop.disabled) stop.click();
+      document.querySelector("#stop")?.click();
     }
     if (!ours(event)) return;
     event.preventDefault();

@@ -169,7 +169,7 @@ def test_what_was_heard_is_told_after_or_before_the_lane_has_ended() -> None:
     for told_first in (False, True):
         visit = Visit(Machine({name: ScriptedLane(name) for name in ORDER}))
         turn = visit.say(Turn((), "sentences"), False, False)
-        chunks = visit.answer(ORDER[0], turn, hums("natural", 1), None)
+        chunks = visit.answer(ORDER[0], turn, hums("natural", 1), None, visit.stop)
         if told_first:
             while not (visit._spoken and len(visit._spoken.pieces) == 3):
                 next(chunks)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -115,14 +116,14 @@ class Answering:
         turn: Turn | None = None
         try:
             said = make(visit)
-            yield {at.key: visit.key, at.stop: gr.update(interactive=True)}
+            yield {at.key: visit.key}
             with self.machine.place() as place:
                 yield from self._wait(place, stop.is_set, texts)
                 if not stop.is_set():
                     turn = visit.say(said, wishes.how == "together", visit.editing)
                     visit.editing = False
                     yield self._begun(visit, turn, texts)
-                    start = functools.partial(self._start, visit, turn, early)
+                    start = functools.partial(self._start, visit, turn, early, stop)
                     with closing(race(start, turn.order, turn.together, stop)) as progresses:
                         for progress in progresses:
                             yield self._shown(progress, turn, texts)
@@ -140,12 +141,12 @@ class Answering:
                 turn.interrupted = stop.is_set() or len(turn.answers) < len(turn.order)
         if visit.stop is stop:  # nothing newer has begun
             shown = self.finished(visit, texts) if turn is not None else {}
-            yield shown | {at.status: fragments.status(message, kind), at.stop: gr.update(interactive=False)}
+            yield shown | {at.status: fragments.status(message, kind)}
 
-    def _start(self, visit: Visit, turn: Turn, early: Anticipation | None, lane: str) -> Chunks:
+    def _start(self, visit: Visit, turn: Turn, early: Anticipation | None, stop: threading.Event, lane: str) -> Chunks:
         wishes = visit.wishes
         voice = self._voices(wishes.voice, wishes.speed) if lane == wishes.spoken else None
-        return visit.answer(lane, turn, voice, early if lane == ORDER[0] else None)
+        return visit.answer(lane, turn, voice, early if lane == ORDER[0] else None, stop)
 
     def _wait(self, place: Place, stopped: Callable[[], bool], texts: Texts) -> Iterator[Updates]:
         while not stopped() and (ahead := place.ahead(POLL)) is not None:

@@ -117,9 +117,7 @@ class Layout:
             self.talk = self._add(
                 gr.Button, lambda texts: {"value": texts.talk}, variant="primary", elem_id="talk", scale=3
             )
-            self.stop = self._add(
-                gr.Button, lambda texts: {"value": texts.stop}, elem_id="stop", interactive=False, min_width=80
-            )
+            self.stop = self._add(gr.Button, lambda texts: {"value": texts.stop}, elem_id="stop", min_width=80)
         with gr.Row(elem_id="live"):
             self.hands_free = self._add(
                 gr.Checkbox,

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ui.ear import sample_rate
 from ui.export import as_file
@@ -63,8 +63,8 @@ class _Line:
             await self._socket.close(REFUSED)
             return
         await self._socket.accept()
-        with contextlib.suppress(RuntimeError, OSError, TimeoutError):  # hung up while it was spoken to
-            visit = await asyncio.wait_for(self._greet(), HELLO)
+        with contextlib.suppress(RuntimeError, OSError):  # hung up while it was spoken to
+            visit = await self._greet()
             if visit is None:
                 await self._socket.close(REFUSED)
                 return
@@ -83,9 +83,11 @@ class _Line:
             self._visits.forget(visit)
 
     async def _greet(self) -> Visit | None:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            return self._visits.find(str(json.loads(await self._socket.receive_text())["key"]))
-        return None
+        try:
+            hello = await asyncio.wait_for(self._socket.receive_text(), HELLO)
+            return self._visits.find(str(json.loads(hello)["key"]))
+        except (ValueError, KeyError, TypeError, AttributeError, WebSocketDisconnect, asyncio.TimeoutError):
+            return None
 
     async def _listen(self, visit: Visit) -> None:
         while (message := await self._socket.receive())["type"] != "websocket.disconnect":
@@ -107,7 +109,8 @@ class _Line:
         if "heard" in said:
             visit.heard(int(said["of"]), max(0.0, float(said["heard"])))
         else:
-            visit.rate = sample_rate(int(said["rate"])) if "rate" in said else visit.rate
+            if not said.get("gate"):
+                visit.rate = sample_rate(int(said["rate"]))
             if visit.ear is not None:
                 visit.ear.restart(visit.rate)
 

@@ -56,7 +56,7 @@ class _Page:
 
     def _listen_to_asking(self) -> None:
         at, answering = self.layout, self.answering
-        outputs = [at.key, at.status, at.stop, at.message, at.timing, at.thread, at.comparison, *at.cards.values()]
+        outputs = [at.key, at.status, at.message, at.timing, at.thread, at.comparison, *at.cards.values()]
         recorded = [at.recording.stop_recording, at.recording.upload]
         gr.on(recorded, answering.recording, [at.key, at.recording, *self.wishes], outputs, **AT_ONCE)
         for button, clip in at.clips:

@@ -5,6 +5,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,16 +111,19 @@ class Visit:
         self.turns = with_turn(self.turns, turn)
         return turn
 
-    def answer(self, lane: str, turn: Turn, voice: Voice | None, early: Anticipation | None) -> Chunks:
+    def answer(
+        self, lane: str, turn: Turn, voice: Voice | None, early: Anticipation | None, stop: threading.Event
+    ) -> Chunks:
         """A lane's reply to the last turn; with a voice it is sent to the browser, spoken, while it is written."""
-        exchange, stop = self.conversation.exchanges[-1], self.stop
+        exchange = self.conversation.exchanges[-1]
         chunks = self.conversation.answer(lane, early, stop)
         if voice is None:
             yield from chunks
             return
         self._spoken = spoken = SpokenReply(exchange, lane, turn.number, [])
         try:
-            yield from self._spoken_aloud(speak(chunks, voice, stop), spoken, stop)
+            with closing(speak(chunks, voice, stop)) as sounding:
+                yield from self._spoken_aloud(sounding, spoken, stop)
         finally:
             with self._lock:
                 spoken.over = True
