@@ -20,16 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assistant import doctor, environment
+from assistant.command_line import LANES, MODEL_OPTIONS, ROOT, SAMPLES, parser, user
 
 if TYPE_CHECKING:
     from assistant.audio import Utterance
     from assistant.lanes import Lane
 
-ROOT = Path(__file__).resolve().parent
-SAMPLES = ROOT / "assets" / "samples"
-LANES = {"end-to-end": "end_to_end", "cascade": "cascade"}  # as typed -> as in JSON
 HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # what each lane calls what it heard
-MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
 DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 
@@ -71,47 +68,6 @@ def main(arguments: list[str]) -> int:
         return OUR_FAULT
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    models = shared.add_argument_group("models")
-    models.add_argument("--llm", metavar="NAME", help="a chat LLM of assets/models.toml, a folder, or a hub name")
-    models.add_argument("--whisper", metavar="NAME", help="a Whisper size, such as whisper-base")
-    models.add_argument("--checkpoint", metavar="DIR", type=Path, help="a trained speech-LLM")
-    models.add_argument("--precision", help="auto, int8, float32, float16 or bfloat16")
-    asking = argparse.ArgumentParser(add_help=False)
-    asking.add_argument("--instruction", metavar="TEXT", help="what to do with the speech; without it, it is answered")
-    asking.add_argument("--lane", choices=["both", *LANES], default="both")
-
-    top = argparse.ArgumentParser(prog="launch.py", description="Speak; two lanes answer.", parents=[shared])
-    top.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
-    top.add_argument("--port", type=_port, default=7860, help="first port to try (default: 7860)")
-    top.add_argument("--no-browser", action="store_true", help="do not open the page")
-    top.add_argument("--window", action="store_true", help="open the page in a window of its own (needs pywebview)")
-    top.add_argument("--user", metavar="NAME:PASSWORD", type=_user, help="ask for it (or set EARSHOT_USER to it)")
-    top.add_argument("--certificate", metavar="FILE", type=Path, help="serve over https with this certificate (PEM)")
-    top.add_argument("--key", metavar="FILE", type=Path, help="the certificate's private key (PEM)")
-    top.add_argument("--share", action="store_true", help="a public link through Gradio's service, for a week")
-    commands = top.add_subparsers(dest="command", metavar="{ask,talk,bench,doctor,test}")
-    one = commands.add_parser("ask", parents=[shared, asking], help="answer audio files in the terminal")
-    one.add_argument("audio", nargs="+", type=Path)
-    one.add_argument("--json", action="store_true", help="one JSON object per clip, and nothing else")
-    live = commands.add_parser("talk", parents=[shared, asking], help="speak, at this machine's own microphone")
-    live.add_argument("--push-to-talk", action="store_true", help="Enter begins and ends what you say")
-    live.add_argument("--barge-in", action="store_true", help="listen while it speaks, too (with headphones)")
-    live.add_argument("--voice", default="natural", help="natural, system or silent (default: natural)")
-    live.add_argument("--speed", type=float, default=1.0, help="of the voice, 0.5 to 2 (default: 1)")
-    live.add_argument("--list-devices", action="store_true", help="show microphones and loudspeakers, and end")
-    live.add_argument("--device", type=_device, metavar="NAME", help="microphone: number or part of its name")
-    live.add_argument("--output-device", type=_device, metavar="NAME", help="loudspeaker, likewise")
-    many = commands.add_parser("bench", parents=[shared, asking], help="measure the lanes on a set of clips")
-    many.add_argument("folder", nargs="?", type=Path, default=SAMPLES, help="clips (default: the bundled samples)")
-    many.add_argument("--repeat", type=_positive, default=1, metavar="N", help="answers per clip and lane")
-    commands.add_parser("doctor", help="what is installed, what is missing, and how to get it")
-    commands.add_parser("test", help="run the tests; what follows goes to pytest")
-    return top
-
-
 def page(options: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C, or until its window is closed."""
     spaces = importlib.import_module("spaces") if importlib.util.find_spec("spaces") else None  # must precede torch
@@ -119,19 +75,19 @@ def page(options: argparse.Namespace) -> int:
     from ui.serving import Address, ServingError, serve
 
     try:
-        user = options.user or _user(os.environ.get("EARSHOT_USER", ""))
+        login = options.user or user(os.environ.get("EARSHOT_USER", ""))
     except argparse.ArgumentTypeError as error:
         raise BadInput(f"EARSHOT_USER: {error}.") from error
     if bool(options.certificate) != bool(options.key):
         raise BadInput("--certificate and --key belong together: give both, or neither.")
     hosted = "SPACE_ID" in os.environ  # a Hugging Face Space: its own front door leads to this port
     host = options.host or ("0.0.0.0" if hosted else "127.0.0.1")
-    if not user and not hosted and (options.share or not _local(host)):
+    if not login and not hosted and (options.share or not _local(host)):
         print("Anyone who can reach this machine can use the page: consider --user NAME:PASSWORD.", file=sys.stderr)
     port = options.port if hosted else free_port(host, options.port)
     try:
         show = desktop.in_window() if options.window else desktop.in_browser(not options.no_browser and not hosted)
-        address = Address(host, port, options.certificate, options.key, user, options.share)
+        address = Address(host, port, options.certificate, options.key, login, options.share)
         load = functools.partial(load_lanes, options)
         if spaces and hosted:  # a lent GPU takes over what is in memory when serving begins
             from assistant.zero_gpu import on_zero_gpu
@@ -305,31 +261,8 @@ def _progress(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _port(text: str) -> int:
-    if not (text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text} is not a port; use 1 to 65535")
-    return int(text)
-
-
-def _device(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
-def _user(text: str) -> tuple[str, str] | None:
-    name, _, password = text.partition(":")
-    if text and not (name and password):
-        raise argparse.ArgumentTypeError("a user is NAME:PASSWORD, both not empty")
-    return (name, password) if text else None
-
-
 def _local(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _positive(text: str) -> int:
-    if not (text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -46,12 +46,17 @@
     const stop = find(STOP);
     if (stop) return stop.click();
     silence();
+    const live = document.querySelector("#hands-free input");
+    if (live?.checked) live.click();  // one way to talk at a time
     if (!find(RECORD)) find("#recording .top-panel button:last-of-type")?.click();
     if (!await until(RECORD)) return undefined;
     await new Promise((resolve) => { setTimeout(resolve, 50); });
     return find(RECORD)?.click();
   };
-  const silence = () => document.querySelectorAll("audio").forEach((audio) => audio.pause());
+  const silence = () => {
+    document.querySelectorAll("audio").forEach((audio) => audio.pause());
+    window.earshot.hush();
+  };
 
   let byKeyboard = false, pressed = 0;  // a button reached with Tab keeps its space bar
   const HELD = 500;  // milliseconds from which letting go of the space bar ends the recording
@@ -64,8 +69,7 @@
     if (event.key === "Tab") byKeyboard = true;
     if (event.key === "Escape") {
       silence();
-      const stop = document.querySelector("#stop");
-      if (stop && !stop.disabled) stop.click();
+      document.querySelector("#stop")?.click();
     }
     if (!ours(event)) return;
     event.preventDefault();

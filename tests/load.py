@@ -46,7 +46,7 @@ class Visitor:
             uploaded = client.post(f"{api}upload", files={"files": (self.clip.name, file)}).raise_for_status().json()[0]
         recording = {"path": uploaded, "orig_name": self.clip.name, "meta": {"_type": "gradio.FileData"}}
         body = {
-            "data": [recording, self.instruction, "fair", "en", None],
+            "data": ["", recording, self.instruction, "fair", "end_to_end", "silent", 1.0, "en"],
             "fn_index": answer_function(client, self.url),
             "session_hash": self.session,
         }
@@ -77,13 +77,13 @@ class Visitor:
 
 
 def answer_function(client: httpx.Client, url: str) -> int:
-    """The number of the listener that answers; it is the one which takes a recording and has no button of its own."""
+    """The number of the listener that answers recordings: of those that take one, the first."""
     config = client.get(f"{url}config").raise_for_status().json()
     recorders = {one["id"] for one in config["components"] if one["props"].get("elem_id") == "recording"}
     return next(
         listener["id"]
         for listener in config["dependencies"]
-        if recorders & set(listener["inputs"]) and listener["backend_fn"] and len(listener["inputs"]) == 5
+        if recorders & set(listener["inputs"]) and listener["backend_fn"]
     )
 
 

@@ -7,36 +7,44 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ui
+from assistant import dialogue
 from assistant.audio import SAMPLE_RATE, AudioError, Utterance
-from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
+from assistant.conversation import MAX_SPEECH
+from assistant.lanes import Chunks, Heard, Lane, Reply, TextDelta
 from assistant.latency import Latency
 from ui.comparison import comparison
 from ui.explanation import explain
 from ui.export import write_export
 from ui.lane_card import card
 from ui.machine import MOST_WAITING, Crowded, Machine
-from ui.race import ORDER, order_of, race
+from ui.race import ORDER, Progress, order_of, race
 from ui.session import LONGEST, Answer, Turn, measurements, with_turn
-from ui.texts import CHINESE, ENGLISH, Chinese, Texts
+from ui.texts import CHINESE, ENGLISH
 from ui.word_difference import word_difference
 
 FAST = Latency(features=10, encode=200, connect=40, prefill=100, first_token=360, total=1250)
 SLOW = Latency(features=10, encode=700, transcribe=812, prefill=100, first_token=1630, total=2500)
 UTTERANCE = Utterance(np.full(SAMPLE_RATE, 0.1, np.float32))
+SPOKEN = dialogue.Turn((UTTERANCE,))
 
 
 def turn(
-    together: bool = False, cascade: Latency | None = SLOW, text: str = "yes", audio: Path = Path("a.wav")
+    together: bool = False,
+    cascade: Latency | None = SLOW,
+    text: str = "yes",
+    said: dialogue.Turn = SPOKEN,
+    duration: float = 5.0,
 ) -> Turn:
     """A turn of five seconds."""
     answers = {"end_to_end": Answer(text, "red", None, FAST), "cascade": Answer("no", "read", None, cascade)}
-    return Turn(audio, 5.0, None, ORDER, together, answers)
+    return Turn(0, said, ORDER, together, duration, answers)
 
 
 class Rival(Lane):
@@ -45,7 +53,7 @@ class Rival(Lane):
     def __init__(self, name: str, journal: list[str], problem: Exception | None = None) -> None:
         self.name, self.journal, self.problem = name, journal, problem
 
-    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
+    def answer(self, *said: object, **options: object) -> Chunks:
         """Heard, one delta, the reply."""
         try:
             self.journal.append(f"{self.name} begins")
@@ -65,10 +73,24 @@ def rivals(**problems: Exception) -> tuple[dict[str, Lane], list[str]]:
     return {name: Rival(name, journal, problems.get(name)) for name in ORDER}, journal
 
 
+def run(lanes: dict[str, Lane], order: Sequence[str], together: bool) -> Generator[Progress, None, None]:
+    """A race about one utterance that nobody stops."""
+    return race(lambda name: lanes[name].answer(UTTERANCE), order, together, threading.Event())
+
+
+def test_a_lane_does_not_start_after_stop() -> None:
+    lanes, journal = rivals()
+    stop = threading.Event()
+    for step in race(lambda name: lanes[name].answer(UTTERANCE), ORDER, False, stop):
+        if step.done:
+            stop.set()
+    assert journal == ["end_to_end begins", "end_to_end ends"]
+
+
 def test_lanes_take_turns_at_beginning_and_never_overlap_in_a_fair_race() -> None:
     lanes, journal = rivals()
     for number in range(3):
-        done = [step.lane for step in race(lanes, order_of(number), UTTERANCE, None, together=False) if step.done]
+        done = [step.lane for step in run(lanes, order_of(number), together=False) if step.done]
         assert done == list(order_of(number))
     starts = [line.split()[0] for line in journal if line.endswith("begins")]
     assert starts == ["end_to_end", "cascade", "cascade", "end_to_end", "end_to_end", "cascade"]
@@ -77,7 +99,7 @@ def test_lanes_take_turns_at_beginning_and_never_overlap_in_a_fair_race() -> Non
 
 def test_together_both_lanes_begin_before_either_ends() -> None:
     lanes, journal = rivals()
-    steps = list(race(lanes, ORDER, UTTERANCE, None, together=True))
+    steps = list(run(lanes, ORDER, together=True))
     assert {line.split()[1] for line in journal[:2]} == {"begins"}
     assert sorted(step.lane for step in steps if step.done and step.latency) == sorted(ORDER)
 
@@ -85,7 +107,7 @@ def test_together_both_lanes_begin_before_either_ends() -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_a_lane_that_hears_nothing_leaves_the_other_alone(together: bool) -> None:
     lanes, _ = rivals(end_to_end=AudioError("No words."))
-    done = {step.lane: step for step in race(lanes, ORDER, UTTERANCE, None, together) if step.done}
+    done = {step.lane: step for step in run(lanes, ORDER, together) if step.done}
     assert done["end_to_end"].problem == "No words." and done["end_to_end"].latency is None
     assert done["cascade"].text == "well"
 
@@ -93,21 +115,22 @@ def test_a_lane_that_hears_nothing_leaves_the_other_alone(together: bool) -> Non
 @pytest.mark.parametrize("together", [False, True])
 def test_closing_a_race_or_its_failure_ends_every_lane(together: bool) -> None:
     lanes, journal = rivals()
-    running = race(lanes, ORDER, UTTERANCE, None, together)
+    running = run(lanes, ORDER, together)
     next(step for step in running if step.heard)
     running.close()
     assert sum(line.endswith("begins") for line in journal) == sum(line.endswith("ends") for line in journal) > 0
     lanes, journal = rivals(cascade=RuntimeError("broken"))
     with pytest.raises(RuntimeError, match="broken"):
-        list(race(lanes, ORDER, UTTERANCE, None, together))
+        list(run(lanes, ORDER, together))
     assert sum(line.endswith("begins") for line in journal) == sum(line.endswith("ends") for line in journal) == 2
     assert not [thread for thread in threading.enumerate() if "(work)" in thread.name]
 
 
 def test_only_fair_turns_that_both_lanes_answered_are_compared() -> None:
-    turns = [turn(), turn(together=True), turn(cascade=None), turn(cascade=Latency(total=5))]
+    turns = [turn(), turn(together=True), turn(cascade=None), turn(cascade=Latency(total=5)), turn(), turn(duration=0)]
+    turns[4].interrupted = True
     assert {one.clip for one in measurements(turns)} == {0}
-    assert "Turns compared: 1; left out: 3" in comparison(turns, ENGLISH)
+    assert "Turns compared: 1; left out: 5" in comparison(turns, ENGLISH)
     assert ENGLISH.comparison_empty in comparison(turns[1:], ENGLISH)
 
 
@@ -151,14 +174,12 @@ def test_a_card_marks_differences_shows_doubt_and_escapes() -> None:
 
 @pytest.mark.parametrize("kind", ["json", "csv", "zip"])
 def test_an_export_holds_the_session(tmp_path: Path, kind: str) -> None:
-    audio = tmp_path / "clip.wav"
-    audio.write_bytes(b"sound")
-    turns = [turn(text="=1+1 你好", audio=audio), turn(together=True, audio=tmp_path / "deleted.wav")]
+    turns = [turn(text="=1+1 你好"), turn(together=True, said=dialogue.Turn())]
     path = write_export(kind, turns, "a machine", tmp_path)
     if kind == "json":
         session = json.loads(path.read_text("utf-8"))
         assert session["turns"][0]["lanes"]["end_to_end"]["text"] == "=1+1 你好"
-        assert [found["audio"] for found in session["turns"]] == ["audio/001.wav", None]
+        assert [found["audio"] for found in session["turns"]] == ["audio/001.flac", None]
         assert session["comparison"]["clips"] == 1
     elif kind == "csv":
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"))))
@@ -166,7 +187,7 @@ def test_an_export_holds_the_session(tmp_path: Path, kind: str) -> None:
         assert rows[1]["transcribe"] == "812" and rows[0]["transcribe"] == ""
     else:
         with zipfile.ZipFile(path) as archive:
-            assert sorted(archive.namelist()) == ["audio/001.wav", "session.csv", "session.json"]
+            assert sorted(archive.namelist()) == ["audio/001.flac", "session.csv", "session.json"]
 
 
 def test_visitors_are_served_in_the_order_they_came_once_the_models_are_there() -> None:
@@ -193,15 +214,25 @@ def test_a_line_that_is_too_long_is_refused() -> None:
         pass
 
 
-def test_every_text_is_there_in_chinese() -> None:
-    words = {name for name in vars(Texts) if not name.startswith("_") and name not in ("name", "error")}
-    assert words - vars(Chinese).keys() == set()
-    for name in words:
-        english, chinese = getattr(ENGLISH, name), getattr(CHINESE, name)
-        if isinstance(english, dict) and english:
-            assert english.keys() == chinese.keys(), name
-        if isinstance(english, str):
-            assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", chinese)), name
+def test_old_recordings_are_let_go_of_before_their_turns() -> None:
+    turns: list[Turn] = []
+    for _ in range(3):
+        turns = with_turn(turns, turn(duration=MAX_SPEECH / 2))
+    assert [len(one.said.clips) for one in turns] == [0, 1, 1]
+    assert all(one.duration for one in turns)
+
+
+def test_every_text_is_there_in_both_languages_and_is_used() -> None:
+    english, chinese = ENGLISH.words, CHINESE.words
+    assert english.keys() == chinese.keys()
+    for name, words in english.items():
+        if isinstance(words, dict) and words:
+            assert words.keys() == chinese[name].keys(), name
+        if isinstance(words, str):
+            assert set(re.findall(r"\{\w+\}", words)) == set(re.findall(r"\{\w+\}", chinese[name])), name
+    sources = "".join(path.read_text("utf-8") for path in Path(ui.__file__).parent.glob("*.py"))
+    asked = set(re.findall(r"(?:texts|TEXTS\[[\w.]+\]|ENGLISH|self)\.(\w+)", sources))
+    assert english.keys() - asked == set()
 
 
 def test_every_preset_and_clip_and_error_has_a_chinese_name(tmp_path: Path) -> None:

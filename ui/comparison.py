@@ -100,9 +100,10 @@ def _turn(number: int, turn: Turn, texts: Texts) -> str:
         for lane, latency in turn.latencies.items()
         if latency and latency.first_token is not None
     ]
-    about = [texts.turn.format(number=number), f"{turn.duration:.1f} s", *first]
+    length = f"{turn.duration:.1f} s" if turn.duration else texts.written
+    about = [texts.turn.format(number=number), length, *first]
     how = texts.not_comparable if turn.together else texts.began.format(lane=texts.lanes[turn.order[0]])
-    words = f'<p class="note">{escape(turn.instruction)}</p>' if turn.instruction else ""
+    words = f'<p class="note">{escape(turn.text)}</p>' if turn.text else ""
     return (
         f"<li><details><summary>{escape(' · '.join(about))}</summary>{words}"
         f'<p class="note">{escape(how)}</p>{waterfall(turn.latencies, texts)}</details></li>'

@@ -9,13 +9,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+
+from assistant.audio import SAMPLE_RATE, Utterance
 from assistant.benchmark import summary
 from assistant.latency import Latency
 from ui.session import Answer, Turn, measurements
 
 HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # as `launch.py ask --json` calls it
 TERMS = [term.name for term in fields(Latency)]
-COLUMNS = ["turn", "audio", "duration_s", "instruction", "lane", "began", "together", "heard", "text", *TERMS]
+ABOUT = ["turn", "audio", "duration_s", "instruction", "interrupted", "lane", "began", "together", "heard", "text"]
+COLUMNS = [*ABOUT, *TERMS]
 
 
 def write_export(kind: str, turns: Sequence[Turn], measured_on: str, folder: Path) -> Path:
@@ -38,9 +43,10 @@ def as_object(turns: Sequence[Turn], measured_on: str) -> dict[str, Any]:
 def _turn(number: int, turn: Turn) -> dict[str, Any]:
     return {
         "turn": number,
-        "audio": _audio_name(number, turn) if turn.audio.is_file() else None,
+        "audio": _audio_name(number) if turn.said.clips else None,
         "duration_s": round(turn.duration, 3),
-        "instruction": turn.instruction,
+        "instruction": turn.text,
+        "interrupted": turn.interrupted,
         "order": list(turn.order),
         "together": turn.together,
         "lanes": {name: _answer(name, answer) for name, answer in turn.answers.items()},
@@ -56,8 +62,8 @@ def _answer(lane: str, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _audio_name(number: int, turn: Turn) -> str:
-    return f"audio/{number:03d}{turn.audio.suffix.lower()}"
+def _audio_name(number: int) -> str:
+    return f"audio/{number:03d}.flac"
 
 
 def _json(turns: Sequence[Turn], measured_on: str) -> bytes:
@@ -73,9 +79,10 @@ def _csv(turns: Sequence[Turn], measured_on: str) -> bytes:
         for lane, answer in turn.answers.items():
             about = {
                 "turn": number,
-                "audio": _audio_name(number, turn),
+                "audio": _audio_name(number) if turn.said.clips else None,
                 "duration_s": round(turn.duration, 3),
-                "instruction": _cell(turn.instruction),
+                "instruction": _cell(turn.text),
+                "interrupted": turn.interrupted,
                 "lane": lane,
                 "began": turn.order[0] == lane,
                 "together": turn.together,
@@ -92,14 +99,23 @@ def _cell(text: str | None) -> str | None:
 
 
 def _zip(turns: Sequence[Turn], measured_on: str) -> bytes:
-    """Recordings that have been deleted from this machine since (`ui.page.KEEP`) are missing, their turns are not."""
+    """Recordings that were let go of since (`ui.session.with_turn`) are missing, their turns are not."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("session.json", _json(turns, measured_on))
         archive.writestr("session.csv", _csv(turns, measured_on))
         for number, turn in enumerate(turns, 1):
-            if turn.audio.is_file():
-                archive.write(turn.audio, _audio_name(number, turn))
+            if turn.said.clips:
+                archive.writestr(_audio_name(number), as_file(turn.said.clips, "FLAC"))
+    return content.getvalue()
+
+
+def as_file(clips: Sequence[Utterance], kind: str) -> bytes:
+    """The clips of a turn, one after the other, as a "WAV" or "FLAC" file."""
+    content = io.BytesIO()
+    rate = clips[0].rate if len(clips) == 1 else SAMPLE_RATE
+    samples = clips[0].samples if len(clips) == 1 else np.concatenate([clip.resampled() for clip in clips])
+    soundfile.write(content, samples, rate, format=kind, subtype="PCM_16")
     return content.getvalue()
 
 

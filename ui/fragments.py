@@ -1,15 +1,9 @@
 """The smaller pieces of HTML the page is made of; every word that comes from outside is escaped here."""
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
 
-import numpy as np
-import soundfile
-
 from assistant.latency import Latency
-from assistant.tts import SpeechUnavailable, Voice
 from ui.texts import Texts
 from ui.waterfall import figures, waterfall
 
@@ -56,21 +50,15 @@ def microphone_notes(texts: Texts) -> str:
     )
 
 
-def player(voice: Voice | None, text: str, texts: Texts) -> str:
-    """A player that starts by itself. The sound travels inside the page: no file of it is left on this machine.
+def ear(texts: Texts) -> str:
+    """How loud it is, and what the live line is doing; the style sheet shows the words that apply."""
+    states = "".join(f'<span class="{state}">{escape(words)}</span>' for state, words in texts.states.items())
+    return (
+        '<div class="ear"><span class="level-meter" aria-hidden="true"><i></i></span>'
+        f'<p role="status" aria-live="polite">{states}</p></div>'
+    )
 
-    Raises
-    ------
-    SpeechUnavailable
-        The voice cannot say it.
-    """
-    if voice is None:
-        return note(texts.no_voice)
-    chunks = list(voice.speak(text))
-    if not chunks:
-        raise SpeechUnavailable(texts.nothing_to_say)
-    wav = io.BytesIO()
-    soundfile.write(wav, np.concatenate(chunks), voice.sample_rate, format="WAV", subtype="PCM_16")
-    sound = base64.b64encode(wav.getvalue()).decode("ascii")
-    label = escape(texts.spoken_player)
-    return f'<audio controls autoplay aria-label="{label}" src="data:audio/wav;base64,{sound}"></audio>'
+
+def spoken(texts: Texts) -> str:
+    """How replies are spoken; the script of the page puts the reason here when one is not."""
+    return f'<p class="note">{escape(texts.spoken_how)}</p><p class="note unspoken" role="status"></p>'

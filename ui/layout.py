@@ -8,17 +8,20 @@ from typing import Any
 
 import gradio as gr
 
+from assistant.tts import VOICES
 from ui import fragments
 from ui.comparison import comparison
 from ui.lane_card import cards
 from ui.race import ORDER
 from ui.texts import ENGLISH, TEXTS, Texts
+from ui.thread import CLICKS, thread
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+SPEEDS = (0.8, 1.0, 1.25, 1.5)  # few, so that visitors share voices
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 Updates = dict[Any, Any]  # component -> its new value
@@ -36,6 +39,7 @@ class Layout:
 
     def __init__(self, measured_on: str, clips: Sequence[dict[str, str]]) -> None:
         self._words: dict[Any, Words] = {}
+        self.key = gr.Textbox("", visible="hidden", elem_id="visit")
         with gr.Row(elem_id="top"):
             self._add(gr.HTML, lambda texts: {"value": fragments.header(texts)}, elem_id="header", scale=4)
             self.language = self._add(
@@ -55,6 +59,21 @@ class Layout:
         with gr.Row(elem_id="lanes"):
             empty = cards(None, ENGLISH)
             self.cards = {name: gr.HTML(empty[name], elem_id=f"lane-{name}") for name in ORDER}
+        with gr.Row(elem_id="thread-actions"):
+            self.message = self._add(
+                gr.Textbox,
+                lambda texts: {"label": texts.message, "placeholder": texts.message_hint},
+                lines=1,
+                max_lines=4,
+                max_length=2000,
+                elem_id="message",
+                scale=6,
+                min_width=200,
+            )
+            self.send = self._add(gr.Button, lambda texts: {"value": texts.send}, elem_id="send", min_width=80)
+            self.edit = self._add(gr.Button, lambda texts: {"value": texts.edit}, elem_id="edit", min_width=120)
+            self.clear = self._add(gr.Button, lambda texts: {"value": texts.clear}, elem_id="clear", min_width=120)
+        self.thread = gr.HTML(thread([], "", [], ENGLISH), elem_id="thread", js_on_load=CLICKS)
         self.timing = gr.HTML(fragments.timing(dict.fromkeys(ORDER), ENGLISH, measured_on), elem_id="timing")
         with gr.Row(elem_id="choices"):
             self.race = self._add(
@@ -68,16 +87,7 @@ class Layout:
                 elem_id="race",
             )
             with gr.Column(min_width=280):
-                self.spoken = self._add(
-                    gr.Radio,
-                    lambda texts: {
-                        "label": texts.spoken,
-                        "choices": [(words, choice) for choice, words in texts.spoken_choices.items()],
-                    },
-                    value=ORDER[0],
-                    elem_id="spoken-choice",
-                )
-                self.speech = gr.HTML(fragments.note(ENGLISH.spoken_idle), elem_id="speech")
+                self._speaking()
         self.comparison = gr.HTML(comparison([], ENGLISH), elem_id="comparison")
         self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.export)})
         with gr.Row(elem_classes="chips", elem_id="export"):
@@ -107,9 +117,19 @@ class Layout:
             self.talk = self._add(
                 gr.Button, lambda texts: {"value": texts.talk}, variant="primary", elem_id="talk", scale=3
             )
-            self.stop = self._add(
-                gr.Button, lambda texts: {"value": texts.stop}, elem_id="stop", interactive=False, min_width=80
+            self.stop = self._add(gr.Button, lambda texts: {"value": texts.stop}, elem_id="stop", min_width=80)
+        with gr.Row(elem_id="live"):
+            self.hands_free = self._add(
+                gr.Checkbox,
+                lambda texts: {"label": texts.hands_free},
+                elem_id="hands-free",
+                container=False,
+                min_width=120,
             )
+            self.barge_in = self._add(
+                gr.Checkbox, lambda texts: {"label": texts.barge_in}, elem_id="barge-in", container=False, min_width=160
+            )
+        self._add(gr.HTML, lambda texts: {"value": fragments.ear(texts)}, elem_id="ear")
         self._add(gr.HTML, lambda texts: {"value": fragments.note(texts.keys)}, elem_id="keys")
         self.status = gr.HTML(fragments.status(ENGLISH.ready), elem_id="status")
         self.recording = self._add(
@@ -122,6 +142,31 @@ class Layout:
             buttons=[],
         )
         self._add(gr.HTML, lambda texts: {"value": fragments.microphone_notes(texts)}, elem_id="microphone-notes")
+
+    def _speaking(self) -> None:
+        self.spoken = self._add(
+            gr.Radio,
+            lambda texts: {
+                "label": texts.spoken,
+                "choices": [(texts.lanes[lane], lane) for lane in ORDER],
+            },
+            value=ORDER[0],
+            elem_id="spoken-choice",
+        )
+        self.voice = self._add(
+            gr.Radio,
+            lambda texts: {"label": texts.voice, "choices": [(texts.voices[name], name) for name in VOICES]},
+            value=VOICES[0],
+            elem_id="voice",
+        )
+        self.speed = self._add(
+            gr.Radio,
+            lambda texts: {"label": texts.speed},
+            choices=[(f"{speed:g} ×", speed) for speed in SPEEDS],
+            value=1.0,
+            elem_id="speed",
+        )
+        self._add(gr.HTML, lambda texts: {"value": fragments.spoken(texts)}, elem_id="speech")
 
     def _task(self, clips: Sequence[dict[str, str]]) -> None:
         self.instruction = self._add(

@@ -1,15 +1,15 @@
-"""Both lanes answer one utterance: one after the other, so that the figures are fair, or together."""
+"""Both lanes answer one turn: one after the other, so that the figures are fair, or together."""
 
 import contextvars
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from assistant.audio import AudioError, Utterance
-from assistant.lanes import Heard, Lane, Reply, TextDelta
+from assistant.audio import AudioError
+from assistant.lanes import Chunks, Heard, Reply, TextDelta
 from assistant.latency import Latency
 
 ORDER = ("end_to_end", "cascade")
@@ -40,46 +40,50 @@ def order_of(turn: int) -> tuple[str, ...]:
 
 
 def race(
-    lanes: Mapping[str, Lane], order: Sequence[str], utterance: Utterance, instruction: str | None, together: bool
+    answer: Callable[[str], Chunks], order: Sequence[str], together: bool, stop: threading.Event
 ) -> Generator[Progress, None, None]:
     """Stream what the lanes do, the first progress of each as it starts; closing the generator stops them.
 
     Whether lanes that were started together really overlap is up to them: those on one LLM may take turns on it.
+
+    Parameters
+    ----------
+    answer: starts a lane, by name.
+    stop: once set, no further lane starts; those that have started must look at it themselves.
     """
     if together:
-        yield from _together([_follow(lanes[name], name, utterance, instruction) for name in order])
+        yield from _together([_follow(answer(name), name) for name in order])
         return
     for name in order:
-        with closing(_follow(lanes[name], name, utterance, instruction)) as progress:
+        if stop.is_set():
+            return
+        with closing(_follow(answer(name), name)) as progress:
             yield from progress
 
 
-def _follow(lane: Lane, name: str, utterance: Utterance, instruction: str | None) -> Generator[Progress, None, None]:
+def _follow(chunks: Chunks, name: str) -> Generator[Progress, None, None]:
     yield Progress(name)
     heard: str | None = ""
     confidence: Sequence[float] | None = None
     text, shown = "", 0.0
-    stream = lane.answer(utterance, instruction)
     try:
-        for chunk in stream:
-            if isinstance(chunk, Reply):
-                yield Progress(name, heard, confidence, chunk.text, chunk.latency, done=True)
-                return
-            if isinstance(chunk, Heard):
-                heard = chunk.text
-                confidence = getattr(chunk, "confidence", None)  # a lane need not have it
-            elif isinstance(chunk, TextDelta):
-                text += chunk.text
-                if time.monotonic() - shown < REFRESH:
-                    continue
-                shown = time.monotonic()
-            yield Progress(name, heard, confidence, text)
+        with closing(chunks):
+            for chunk in chunks:
+                if isinstance(chunk, Reply):
+                    yield Progress(name, heard, confidence, chunk.text, chunk.latency, done=True)
+                    return
+                if isinstance(chunk, Heard):
+                    heard = chunk.text
+                    confidence = getattr(chunk, "confidence", None)  # a lane need not have it
+                elif isinstance(chunk, TextDelta):
+                    text += chunk.text
+                    if time.monotonic() - shown < REFRESH:
+                        continue
+                    shown = time.monotonic()
+                yield Progress(name, heard, confidence, text)
         raise RuntimeError(f"The {name} lane ended without a reply.")
     except AudioError as error:
         yield Progress(name, heard, confidence, problem=str(error), done=True)
-    finally:
-        if isinstance(stream, Generator):
-            stream.close()
 
 
 def _together(streams: Sequence[Generator[Progress, None, None]]) -> Iterator[Progress]:

@@ -1,6 +1,7 @@
 """Serves the page: its address, its limits, who may open it, and what becomes of what visitors leave behind."""
 
 import contextlib
+import functools
 import os
 import shutil
 import ssl
@@ -15,16 +16,18 @@ from typing import Any
 import gradio as gr
 
 from assistant.lanes import Lane
-from assistant.tts import Voice
+from assistant.tts import load_voice
 from assistant.weights import cache_directory
 from ui.layout import ASSETS
+from ui.live import add_live_routes
 from ui.machine import Machine
 from ui.page import build_page
 from ui.texts import ENGLISH
+from ui.visit import MOST, Visits, Voices
 
 MAX_UPLOAD = 50 * 2**20  # bytes; two minutes of the best microphone are 46 MB
 WAITING = 32  # requests that Gradio itself may hold
-VISITS = 1000  # visitors whose session is remembered at a time
+THREADS = 96  # for visitors: one for each who is hands-free or waits, and some for the quick things
 FORGOTTEN = 24 * 3600  # seconds after which a folder that a killed server left behind is deleted
 
 
@@ -62,7 +65,7 @@ def serve(load: Callable[[], dict[str, Lane]], samples: Path, address: Address, 
     over = threading.Event()
     failed: list[Exception] = []
     with visitors_folder():
-        page = launch(machine, Voice(), samples, address)
+        page = launch(machine, functools.lru_cache(load_voice), samples, address)
 
         def provide() -> None:
             try:
@@ -80,17 +83,19 @@ def serve(load: Callable[[], dict[str, Lane]], samples: Path, address: Address, 
         raise failed[0]
 
 
-def launch(machine: Machine, voice: Voice | None, samples: Path, address: Address) -> gr.Blocks:
+def launch(machine: Machine, voices: Voices, samples: Path, address: Address) -> gr.Blocks:
     """Start serving the page; returns at once. Nothing calls home, and nothing that is said is recorded."""
     fonts = [gr.themes.Font(name) for name in ("system-ui", "-apple-system", "Segoe UI", "sans-serif")]
     monospace = [gr.themes.Font(name) for name in ("ui-monospace", "Menlo", "monospace")]
-    style, script = ((ASSETS / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, *scripts = ((ASSETS / name).read_text("utf-8") for name in ("page.css", "page.js", "live.js"))
+    script = "\n".join(scripts)
     secure: dict[str, Any] = {}
     if address.certificate and address.key:  # Gradio looks whether its own page answers: a certificate for a public
         # name does not hold for 127.0.0.1, which is no fault of it
         secure = {"ssl_certfile": str(address.certificate), "ssl_keyfile": str(address.key), "ssl_verify": False}
         check_certificate(address.certificate, address.key)
-    page = build_page(machine, voice, samples)
+    visits = Visits(machine)
+    page = build_page(machine, visits, voices, samples)
     page.queue(default_concurrency_limit=1, max_size=WAITING, api_open=False).launch(
         server_name=address.host,
         server_port=address.port,
@@ -105,12 +110,14 @@ def launch(machine: Machine, voice: Voice | None, samples: Path, address: Addres
         footer_links=[],
         run_history=False,  # it would keep what was said in the browser's storage
         max_file_size=MAX_UPLOAD,
-        state_session_capacity=VISITS,
+        state_session_capacity=MOST,
+        max_threads=THREADS,
         ssr_mode=False,
         show_error=False,
         quiet=True,
         prevent_thread_lock=True,
     )
+    add_live_routes(page.server_app, visits)
     if address.share and not page.share_url:
         page.close(verbose=False)
         raise ServingError(

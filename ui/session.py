@@ -1,10 +1,11 @@
-"""What one visitor has asked and been answered, and what may be compared of it."""
+"""What one visitor has said and been answered, and what may be compared of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from assistant import dialogue
 from assistant.benchmark import Measurement
+from assistant.conversation import MAX_SPEECH
 from assistant.latency import Latency
 from ui.race import ORDER
 
@@ -21,16 +22,26 @@ class Answer:
     latency: Latency | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Turn:
-    """One utterance and its answers by lane; `duration` in seconds, `order` says who began."""
+    """What was said at once, and its answers by lane as they come.
 
-    audio: Path
-    duration: float
-    instruction: str | None
+    `number` names it within the session, `order` says which lane began. `duration` is in seconds of speech, 0 for a
+    written turn; it stays when the recordings of `said` are let go.
+    """
+
+    number: int
+    said: dialogue.Turn
     order: tuple[str, ...]
     together: bool
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    duration: float
+    answers: dict[str, Answer] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """The written words: a whole turn, or what to do with the speech."""
+        return self.said.text.strip() or None
 
     @property
     def latencies(self) -> dict[str, Latency | None]:
@@ -39,14 +50,20 @@ class Turn:
 
     @property
     def comparable(self) -> bool:
-        """Whether the lanes had the machine to themselves and both said something."""
+        """Whether the lanes had the machine to themselves, heard speech, and both said all they had to say."""
         known = [latency for latency in self.latencies.values() if latency and latency.first_token is not None]
-        return not self.together and len(known) == len(ORDER)
+        return self.duration > 0 and not self.together and not self.interrupted and len(known) == len(ORDER)
 
 
 def with_turn(turns: Sequence[Turn], turn: Turn) -> list[Turn]:
-    """The session with one turn more, its oldest forgotten when there are too many."""
-    return [*turns, turn][-LONGEST:]
+    """The session with one turn more. When there is too much, old recordings are let go, then whole turns."""
+    kept = [*turns, turn][-LONGEST:]
+    speech = 0.0
+    for one in reversed(kept):
+        speech += one.duration
+        if speech > MAX_SPEECH:
+            one.said = dialogue.Turn((), one.said.text)
+    return kept
 
 
 def measurements(turns: Sequence[Turn]) -> list[Measurement]:

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 
+from assistant.endpointing import Thresholds
 from assistant.latency import STAGES, TERMS, Latency
 from ui.texts import Texts
 
@@ -20,7 +22,10 @@ TICKS = 5  # at most this many intervals on the axis
 def segments(latency: Latency) -> list[tuple[str, float]]:
     """(name, milliseconds) in order: the stages that were timed, then `decode`, what is left of the total."""
     parts = [(stage, value) for stage in STAGES if (value := getattr(latency, stage))]
-    rest = (latency.total or 0.0) - sum(value for _, value in parts)
+    work = sum(value for _, value in parts)
+    if heard_early(latency) is not None:  # the work lies before the first token, most of it before zero
+        work = latency.first_token or 0.0
+    rest = (latency.total or 0.0) - work
     return [*parts, (DECODE, rest)] if rest > 0 else parts
 
 
@@ -34,14 +39,44 @@ def axis(longest: float) -> tuple[float, list[float]]:
     return step * count, [step * index for index in range(count + 1)]
 
 
+@dataclass(frozen=True)
+class Span:
+    """The stretch of time that a picture shows, in milliseconds; the wait for an end of speech lies below 0."""
+
+    start: float
+    end: float
+
+    def place(self, time: float) -> str:
+        """Where a moment is, in the percent of style sheets."""
+        return f"{100 * (time - self.start) / (self.end - self.start):.3f}%"
+
+    def length(self, time: float) -> str:
+        """How wide a time is."""
+        return f"{100 * time / (self.end - self.start):.3f}%"
+
+
+def heard_early(latency: Latency) -> float | None:
+    """When the work began that was done before zero, while the end of speech was waited for; None when there was none.
+
+    It cannot have begun before the pause was noticed, and it was done when the first token came.
+    """
+    work = sum(getattr(latency, stage) or 0.0 for stage in STAGES)
+    if latency.endpoint is None or latency.first_token is None or work <= latency.first_token:
+        return None
+    return min(Thresholds().pause * 1000 - latency.endpoint, latency.first_token - work)
+
+
 def waterfall(latencies: Mapping[str, Latency | None], texts: Texts) -> str:
     """HTML with the stages of each lane (None: not timed yet) on one axis; as high without figures as with them."""
     known = [latency for latency in latencies.values() if latency is not None]
     end, ticks = axis(max((_extent(latency) for latency in known), default=0.0))
-    lanes = "".join(_lane(name, latency, end, texts) for name, latency in latencies.items())
+    before = max((-_first(latency) for latency in known), default=0.0)
+    earlier = [-ticks[1] * number for number in range(math.ceil(before / ticks[1]), 0, -1)]
+    ticks = [*earlier, *ticks]
+    span = Span(ticks[0], end)
+    lanes = "".join(_lane(name, latency, span, texts) for name, latency in latencies.items())
     marks = "".join(
-        f'<span class="tick" style="left:{_percent(tick, end)}">{tick:,.{0 if end >= 10 else 1}f}</span>'
-        for tick in ticks
+        f'<span class="tick" style="left:{span.place(tick)}">{tick:,.{0 if end >= 10 else 1}f}</span>' for tick in ticks
     )
     return f'<div class="waterfall">{lanes}<div class="axis" aria-hidden="true">{marks}</div></div>'
 
@@ -68,35 +103,46 @@ def milliseconds(value: float) -> str:
 
 
 def _extent(latency: Latency) -> float:
-    parts = sum(value for _, value in segments(latency))
+    parts = sum(value for _, value in segments(latency)) if heard_early(latency) is None else 0.0
     return max(parts, latency.total or 0.0, *(getattr(latency, marker) or 0.0 for marker in MARKERS))
 
 
-def _percent(value: float, end: float) -> str:
-    return f"{100 * value / end:.3f}%"
+def _first(latency: Latency) -> float:
+    """The earliest moment there is to show."""
+    return min(0.0, -(latency.endpoint or 0.0), heard_early(latency) or 0.0)
 
 
-def _lane(name: str, latency: Latency | None, end: float, texts: Texts) -> str:
+def _lane(name: str, latency: Latency | None, span: Span, texts: Texts) -> str:
     title = escape(texts.lanes.get(name, name))
     head = spoken = escape(texts.not_timed)
     timed: dict[str, float] = {}
     markers = ""
+    position, early = 0.0, None
     if latency is not None:
         timed = dict(segments(latency))
-        terms = [(term, getattr(latency, term)) for term in (*MARKERS, "total")]
+        terms = [(term, getattr(latency, term)) for term in ("endpoint", *MARKERS, "total")]
         known = [(texts.term_names[term], milliseconds(value)) for term, value in terms if value is not None]
         head = " · ".join(f"<span>{escape(term)} <b>{value}</b></span>" for term, value in known)
         stages = [(texts.term_names[term], milliseconds(value)) for term, value in timed.items()]
         spoken = escape(", ".join(f"{term} {value}" for term, value in stages + known))
         markers = "".join(
-            f'<span class="marker {marker}" style="left:{_percent(value, end)}" title="{_tip(marker, value, texts)}">'
+            f'<span class="marker {marker}" style="left:{span.place(value)}" title="{_tip(marker, value, texts)}">'
             "</span>"
             for marker in MARKERS
             if (value := getattr(latency, marker)) is not None
         )
-    rows, position = "", 0.0
+        if latency.endpoint is not None:
+            markers += (
+                f'<span class="waited" style="left:{span.place(-latency.endpoint)};'
+                f'width:{span.length(latency.endpoint)}" title="{_tip("endpoint", latency.endpoint, texts)}"></span>'
+            )
+        early = heard_early(latency)
+        position = early or 0.0
+    rows = ""
     for term in [*ROWS.get(name, ()), *(term for term in timed if term not in ROWS.get(name, ()))]:
-        rows += _row(term, position, timed.get(term), end, texts)
+        if term == DECODE and early is not None and latency is not None:
+            position = latency.first_token or 0.0
+        rows += _row(term, position, timed.get(term), span, texts)
         position += timed.get(term, 0.0)
     return (
         f'<div class="waterfall-lane"><div class="waterfall-head"><span>{title}</span><span>{head}</span></div>'
@@ -105,12 +151,12 @@ def _lane(name: str, latency: Latency | None, end: float, texts: Texts) -> str:
     )
 
 
-def _row(term: str, start: float, value: float | None, end: float, texts: Texts) -> str:
+def _row(term: str, start: float, value: float | None, span: Span, texts: Texts) -> str:
     bar, number = "", "–"
     if value is not None:
         number = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
         bar = (
-            f'<span class="segment {term}" style="left:{_percent(start, end)};width:{_percent(value, end)}" '
+            f'<span class="segment {term}" style="left:{span.place(start)};width:{span.length(value)}" '
             f'title="{_tip(term, value, texts)}"></span>'
         )
     name = escape(texts.term_names[term])

@@ -11,15 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from assistant.anticipation import Anticipation, Ready
 from assistant.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
-from assistant.lanes import Chunk, Heard, Lane, Reply, TextDelta
-from assistant.latency import Latency
-from assistant.tts import SpeechUnavailable, Voice
+from assistant.dialogue import Dialogue, Said, Turn
+from assistant.lanes import Chunks, Heard, Lane, Reply, TextDelta
+from assistant.latency import Latency, StageClock
+from assistant.prompt import Message
+from assistant.tts import SpeechUnavailable, Voice, load_voice
 from ui.layout import ASSETS, read_samples
 from ui.machine import Machine
 from ui.serving import Address, launch
+from ui.visit import Voices
 
 CHROMIUM = Path(os.environ.get("EARSHOT_CHROMIUM", "/usr/bin/chromium"))
 QUIET = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync"]
@@ -44,15 +49,36 @@ class ScriptedLane(Lane):
         self.name = name
         self.started = threading.Event()
         self.closed = threading.Event()
+        self.early: list[bool] = []  # for each answer, whether it was begun early
 
-    def answer(self, utterance: Utterance, instruction: str | None = None) -> Iterator[Chunk]:
-        """Stream the script."""
+    def anticipate(self, turn: Turn, dialogue: Dialogue | None = None) -> Anticipation:
+        """Hear nothing, early."""
+        if self.name == "cascade":
+            return super().anticipate(turn, dialogue)
+        return Anticipation(turn, threading.Lock(), lambda _: Ready([], None, StageClock(torch.device("cpu"))))
+
+    def answer(
+        self,
+        said: Utterance | Turn,
+        instruction: str | None = None,
+        dialogue: Dialogue | None = None,
+        early: Anticipation | None = None,
+        stop: threading.Event | None = None,
+    ) -> Chunks:
+        """Stream the script; a dialogue is remembered as far as its number of turns."""
+        turn = said if isinstance(said, Turn) else Turn((said,), instruction or "")
+        instruction = turn.text or None
+        self.early.append(early is not None and early.take(turn) is not None)
         self.closed.clear()
         self.started.set()
+        dialogue = dialogue or Dialogue()
+        past = [one.reply for one in dialogue.exchanges]
+        exchange = Said(Message("user", [turn.text]), None)
+        dialogue.exchanges.append(exchange)
         try:
-            heard = f"{utterance.duration:.2f} seconds"
+            heard = f"{turn.duration:.2f} seconds" if turn.clips else None
             if instruction == "mishear" and self.name == "end_to_end":
-                yield SureHeard(heard.rstrip("s"), (0.9, 0.5))
+                yield SureHeard((heard or "").rstrip("s"), (0.9, 0.5))
             else:
                 yield Heard(heard)
             if instruction == "deaf" and self.name == "end_to_end":
@@ -60,14 +86,21 @@ class ScriptedLane(Lane):
             if instruction == "fail":
                 raise RuntimeError("scripted failure")
             text = f"{self.name} was told {instruction} about {heard}"
+            if instruction == "history":
+                text = " | ".join(past) or "nothing"
             if instruction == "markup":
                 text = "<b>bold</b><script>document.title = 'changed'</script>"
+            if instruction == "sentences":
+                text = "The first sentence is here. The second one follows it. A third one ends it all. "
             for index in range(300 if instruction == "slowly" else 1):
+                if stop and stop.is_set():
+                    break
+                exchange.reply += text if index == 0 else "."
                 yield TextDelta(text if index == 0 else ".")
                 time.sleep(PAUSES.get((instruction or "").split(",")[0], 0))
             cascade = self.name == "cascade"
             yield Reply(
-                text,
+                exchange.reply,
                 heard,
                 Latency(
                     features=10,
@@ -78,6 +111,7 @@ class ScriptedLane(Lane):
                     first_token=1120 if cascade else 360,
                     total=2000 if cascade else 1250,
                     reply_tokens=20,
+                    endpoint=turn.endpoint,
                 ),
             )
         finally:
@@ -98,17 +132,28 @@ class ScriptedVoice(Voice):
         """One quiet second."""
         if "unspeakable" in text:
             raise SpeechUnavailable("This voice does not say that.")
-        yield hum(1.0, self.sample_rate)
+        if text.strip():
+            yield hum(1.0, self.sample_rate)
+
+
+def hums(name: str, speed: float) -> Voice | None:
+    """Voices that hum."""
+    return None if name == "silent" else ScriptedVoice(speed)
+
+
+def silence(name: str, speed: float) -> Voice | None:
+    """No voice at all."""
+    return None
 
 
 class Server:
     """The page on 127.0.0.1; without lanes the models are still loading."""
 
-    def __init__(self, lanes: dict[str, Lane] | None, voice: Voice | None, samples: Path, port: int = 0) -> None:
+    def __init__(self, lanes: dict[str, Lane] | None, voices: Voices, samples: Path, port: int = 0) -> None:
         self.lanes = lanes or {}
         self.machine = Machine(lanes)
         self.port = port or free_port()
-        self.page = launch(self.machine, voice, samples, Address(port=self.port))
+        self.page = launch(self.machine, voices, samples, Address(port=self.port))
         self.url = f"http://127.0.0.1:{self.port}/"
         self.clip = samples / "two.flac"
         self.remote_url = f"http://{REMOTE}:{self.port}/"
@@ -189,15 +234,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(samples: Path) -> Iterator[Server]:
     """The page on scripted lanes."""
-    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, ScriptedVoice(), samples)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def silent_server(samples: Path) -> Iterator[Server]:
-    """The page on scripted lanes and without a voice."""
-    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, None, samples)
+    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, hums, samples)
     yield server
     server.close()
 
@@ -207,7 +244,7 @@ def real_server() -> Iterator[Server]:
     """The page as `launch.py` serves it: the shipped models, the packaged voice, the bundled clips."""
     from assistant.lanes import load_lanes
 
-    server = Server(load_lanes(), Voice(), ASSETS / "samples")
+    server = Server(load_lanes(), load_voice, ASSETS / "samples")
     yield server
     server.close()
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from assistant.audio import SAMPLE_RATE
-from tests.browser.conftest import ScriptedLane, Server
+from tests.browser.conftest import ScriptedLane, Server, silence
 from tests.load import Visitor, visit_together
 
 VISITORS = 10
@@ -32,7 +32,7 @@ def clips(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def server(samples: Path) -> Iterator[Server]:
     """A page of our own: nobody else is in its line."""
-    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, None, samples)
+    server = Server({name: ScriptedLane(name) for name in ("end_to_end", "cascade")}, silence, samples)
     yield server
     server.close()
 
