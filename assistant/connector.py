@@ -103,7 +103,7 @@ class LinearAdaptor(Connector):
 
 
 class QFormerConnector(Connector):
-    """LayerNorm -> convolution over frames -> windows -> Q-Former -> context across windows -> projection."""
+    """LayerNorm -> windows -> Q-Former -> context across windows -> projection."""
 
     token_ids: Tensor
 
@@ -111,10 +111,6 @@ class QFormerConnector(Connector):
         super().__init__()
         self.config = config
         self.norm = nn.LayerNorm(config.encoder_width)
-        # Without these a query cannot tell a window's first frame from its last: attention knows no order.
-        self.position = nn.Parameter(torch.zeros(config.window, config.encoder_width))
-        self.blend = nn.Conv1d(config.encoder_width, config.encoder_width, 9, padding=4, groups=config.encoder_width)
-        nn.init.zeros_(self.blend.weight)
         self.query = nn.Parameter(torch.randn(1, config.queries, config.width) * 0.02)
         self.q_former = Blip2QFormerModel(
             Blip2QFormerConfig(
@@ -144,7 +140,7 @@ class QFormerConnector(Connector):
                 nn.init.zeros_(self.residual.weight)  # words alone, until training finds something to add
 
     def windows(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Q-Former output [B, S, width] and its lengths [B], S a multiple of `queries`; windows attend to themselves.
+        """Q-Former output [B, S, width] and its lengths [B], S a multiple of `queries`; windows do not see each other.
 
         A window is kept when it holds at least one real frame, and its padding is masked: batch mates change nothing.
         """
@@ -152,9 +148,7 @@ class QFormerConnector(Connector):
         count = -(-frames // size)
         features = nn.functional.pad(self.norm(features), (0, 0, 0, count * size - frames))
         real = torch.arange(count * size, device=features.device) < lengths[:, None]  # [B, count * size]
-        features = features * real[..., None]
-        features = features + nn.functional.gelu(self.blend(features.transpose(1, 2)).transpose(1, 2))
-        windows = features.reshape(batch * count, size, -1) + self.position
+        windows = features.reshape(batch * count, size, -1)
         mask = real.reshape(batch * count, size)
         kept = mask.any(1)
         queries = self.q_former(
