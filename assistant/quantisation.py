@@ -27,9 +27,13 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., in] -> float32 [..., out]."""
-        size = x.abs().amax(-1, keepdim=True).clamp(min=1e-8)
-        # Seven-bit activations: the 16-bit sums of processors without VNNI would overflow with eight.
-        y: Tensor = torch.ops.quantized.linear_dynamic(x / size, self._packed, True).mul_(size)
+        # Seven-bit activations (True): the 16-bit sums of processors without VNNI would overflow with eight.
+        y: Tensor
+        if x.numel() == x.shape[-1]:  # one row, as in decoding: its scale is the call's, and the detour costs a third
+            y = torch.ops.quantized.linear_dynamic(x, self._packed, True)
+        else:
+            size = x.abs().amax(-1, keepdim=True).clamp(min=1e-8)
+            y = torch.ops.quantized.linear_dynamic(x / size, self._packed, True).mul_(size)
         return y if self._bias is None else y.add_(self._bias)
 
 
