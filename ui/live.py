@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ui.ear import sample_rate
 from ui.export import as_file
-from ui.visit import Visit, Visits
+from ui.visit import KEY, Visit, Visits
 
 LOG = logging.getLogger("earshot.live")
 HELLO = 10.0  # seconds a browser has to say who it is
@@ -92,7 +92,8 @@ class _Line:
     async def _greet(self) -> Visit | None:
         try:
             hello = await asyncio.wait_for(self._socket.receive_text(), HELLO)
-            return self._visits.find(str(json.loads(hello)["key"]))
+            key = json.loads(hello)["key"]
+            return self._visits.of(key) if KEY.fullmatch(key) else None
         except (ValueError, KeyError, TypeError, AttributeError, WebSocketDisconnect, asyncio.TimeoutError):
             return None
 
