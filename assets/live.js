@@ -10,13 +10,11 @@
   const turnOff = () => { if (checked("hands-free")) document.querySelector("#hands-free input").click(); };
 
   // The line
-  let socket = null, key = "", state = "off";
+  let socket = null, state = "off";
   const send = (message) => { if (socket?.readyState === WebSocket.OPEN && socket.bufferedAmount < BEHIND) socket.send(message); };
   const tell = (message) => send(JSON.stringify(message));
   const refresh = () => show(speaker.playing() ? "speaking" : state);
-  const connect = (mine) => {
-    if (!mine || (mine === key && socket && socket.readyState <= WebSocket.OPEN)) return;
-    key = mine;
+  const connect = () => {
     const address = new URL("live", location.href);
     address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     const line = socket = new WebSocket(address);
@@ -24,12 +22,12 @@
     let about = null;  // what the next samples are
     line.onopen = () => {
       root.dataset.line = "";
-      tell({ key });
+      tell({ key: window.earshot.key });
       if (microphone) tell({ rate: microphone.rate });
     };
     line.onclose = () => {
       delete root.dataset.line;
-      if (line === socket) setTimeout(() => { if (line === socket) { socket = null; connect(key); } }, AGAIN);
+      setTimeout(connect, AGAIN);
     };
     line.onmessage = ({ data }) => {
       if (data instanceof ArrayBuffer) speaker.play(about, new Int16Array(data));
@@ -155,5 +153,6 @@
   addEventListener("click", ({ target }) => {
     if (target.closest("#send, #ask, #talk, #samples button, .again button")) speaker.silence();
   }, true);
-  Object.assign(window.earshot, { connect, listen, hush: () => speaker.silence() });
+  connect();
+  Object.assign(window.earshot, { listen, hush: () => speaker.silence() });
 })();

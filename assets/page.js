@@ -32,6 +32,9 @@
     setTimeout(settle, 5000);
   }
 
+  // Who this visitor is: a secret that only this page knows
+  const key = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(18)))).replace(/\+/g, "-").replace(/\//g, "_");
+
   // Talking: what the Talk button and the space bar do with Gradio's recorder.
   const until = async (selector) => {
     for (let look = 0; look < 60; look += 1) {
@@ -98,5 +101,5 @@
   };
   look();
 
-  window.earshot = { language, settle, talk, choose: (code) => { memory.set(code); return code; } };
+  window.earshot = { key, language, settle, talk, choose: (code) => { memory.set(code); return code; } };
 })();

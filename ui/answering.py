@@ -90,7 +90,7 @@ class Answering:
             yield {at.status: fragments.status(texts.crowded, "problem")}
             return
         try:
-            yield {at.key: visit.key, at.status: fragments.status(texts.listening)}
+            yield {at.status: fragments.status(texts.listening)}
             while not ear.closed:
                 if (heard := ear.next(LISTENING)) is None:
                     yield {at.status: gr.skip()}
@@ -116,7 +116,6 @@ class Answering:
         turn: Turn | None = None
         try:
             said = make(visit)
-            yield {at.key: visit.key}
             with self.machine.place() as place:
                 yield from self._wait(place, stop.is_set, texts)
                 if not stop.is_set():

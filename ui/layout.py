@@ -127,7 +127,12 @@ class Layout:
                 min_width=120,
             )
             self.barge_in = self._add(
-                gr.Checkbox, lambda texts: {"label": texts.barge_in}, elem_id="barge-in", container=False, min_width=160
+                gr.Checkbox,
+                lambda texts: {"label": texts.barge_in},
+                elem_id="barge-in",
+                interactive=True,
+                container=False,
+                min_width=160,
             )
         self._add(gr.HTML, lambda texts: {"value": fragments.ear(texts)}, elem_id="ear")
         self._add(gr.HTML, lambda texts: {"value": fragments.note(texts.keys)}, elem_id="keys")

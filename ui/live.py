@@ -22,14 +22,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ui.ear import sample_rate
 from ui.export import as_file
-from ui.visit import Visit, Visits
+from ui.visit import KEY, Visit, Visits
 
 LOG = logging.getLogger("earshot.live")
 HELLO = 10.0  # seconds a browser has to say who it is
 GRACE = 60.0  # seconds a visitor may be away, as when a phone changes networks, before they are forgotten
 LONGEST = 2**17  # bytes in a message: more than a second of any microphone
-BEHIND = 500  # messages a browser may be behind; then it is given up
-REFUSED, NOT_UNDERSTOOD, TOO_LONG, TOO_SLOW = 4403, 4400, 1009, 4408  # codes with which a line is closed
+BEHIND = 2**24  # bytes a browser may be behind, five minutes of speech; then it is given up
+REFUSED, NOT_UNDERSTOOD, TOO_LONG = 4403, 4400, 1009  # codes with which a line is closed
 
 
 def add_live_routes(app: FastAPI, visits: Visits) -> None:
@@ -53,7 +53,9 @@ class _Line:
     def __init__(self, socket: WebSocket, visits: Visits) -> None:
         self._socket, self._visits = socket, visits
         self._loop = asyncio.get_running_loop()
-        self._waiting: asyncio.Queue[tuple[Mapping[str, Any], bytes | None] | None] = asyncio.Queue(BEHIND)
+        self._waiting: asyncio.Queue[tuple[str, bytes | None]] = asyncio.Queue()
+        self._running: asyncio.Task[Any] | None = None
+        self._behind = 0  # bytes that wait to be sent
 
     async def run(self) -> None:
         """Until the browser or the server hangs up."""
@@ -69,9 +71,14 @@ class _Line:
                 await self._socket.close(REFUSED)
                 return
             visit.connect(self._send)
+            self._running = asyncio.current_task()
             sending = asyncio.create_task(self._pass_on())
             try:
                 await self._listen(visit)
+            except asyncio.CancelledError:
+                if self._behind <= BEHIND:  # the server stops
+                    raise
+                LOG.warning("A browser does not take what it is sent; its line is closed.")
             finally:
                 sending.cancel()
                 if visit._send == self._send:
@@ -85,7 +92,8 @@ class _Line:
     async def _greet(self) -> Visit | None:
         try:
             hello = await asyncio.wait_for(self._socket.receive_text(), HELLO)
-            return self._visits.find(str(json.loads(hello)["key"]))
+            key = json.loads(hello)["key"]
+            return self._visits.of(key) if KEY.fullmatch(key) else None
         except (ValueError, KeyError, TypeError, AttributeError, WebSocketDisconnect, asyncio.TimeoutError):
             return None
 
@@ -117,22 +125,19 @@ class _Line:
     def _send(self, about: Mapping[str, Any], content: bytes | None) -> None:
         """From any thread."""
         with contextlib.suppress(RuntimeError):  # the server has stopped
-            self._loop.call_soon_threadsafe(self._put, (about, content))
+            self._loop.call_soon_threadsafe(self._put, json.dumps(about), content)
 
-    def _put(self, item: tuple[Mapping[str, Any], bytes | None]) -> None:
-        if self._waiting.full():
-            LOG.warning("A browser does not take what it is sent; its line is closed.")
-            while not self._waiting.empty():
-                self._waiting.get_nowait()
-            self._waiting.put_nowait(None)
-        else:
-            self._waiting.put_nowait(item)
+    def _put(self, about: str, content: bytes | None) -> None:
+        self._behind += len(about) + len(content or b"")
+        self._waiting.put_nowait((about, content))
+        if self._behind > BEHIND and self._running is not None:
+            self._running.cancel()
 
     async def _pass_on(self) -> None:
         with contextlib.suppress(RuntimeError, OSError):
-            while (item := await self._waiting.get()) is not None:
-                about, content = item
-                await self._socket.send_text(json.dumps(about))
+            while True:
+                about, content = await self._waiting.get()
+                await self._socket.send_text(about)
                 if content is not None:
                     await self._socket.send_bytes(content)
-            await self._socket.close(TOO_SLOW)
+                self._behind -= len(about) + len(content or b"")

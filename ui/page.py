@@ -56,7 +56,7 @@ class _Page:
 
     def _listen_to_asking(self) -> None:
         at, answering = self.layout, self.answering
-        outputs = [at.key, at.status, at.message, at.timing, at.thread, at.comparison, *at.cards.values()]
+        outputs = [at.status, at.message, at.timing, at.thread, at.comparison, *at.cards.values()]
         recorded = [at.recording.stop_recording, at.recording.upload]
         gr.on(recorded, answering.recording, [at.key, at.recording, *self.wishes], outputs, **AT_ONCE)
         for button, clip in at.clips:
@@ -96,14 +96,13 @@ class _Page:
     def _listen_to_the_rest(self, page: gr.Blocks) -> None:
         at = self.layout
         shown = [*at.worded, at.status, at.timing, at.thread, at.comparison, *at.cards.values()]
-        settled: dict[str, Any] = {"fn": None, "js": "(key) => { earshot.settle(); earshot.connect(key); }"} | COMMON
-        chosen = "(_, key) => [earshot.language(), key]"
-        settling = page.load(self.greet, [at.language, at.key], [at.key, *shown], js=chosen, **AT_ONCE)
-        settling.then(inputs=at.key, **settled).then(self.wait_for_models, at.language, at.status, **AT_ONCE)
+        settled: dict[str, Any] = {"fn": None, "js": "() => { earshot.settle(); }"} | COMMON
+        page.load(None, None, at.key, js="() => earshot.key", **COMMON)
+        chosen = "() => [earshot.language(), earshot.key]"
+        settling = page.load(self.greet, [at.language, at.key], shown, js=chosen, **AT_ONCE)
+        settling.then(**settled).then(self.wait_for_models, at.language, at.status, **AT_ONCE)
         chosen = "(code, key) => [earshot.choose(code), key]"
-        at.language.input(self.translate, [at.language, at.key], shown, js=chosen, **AT_ONCE).then(
-            inputs=at.key, **settled
-        )
+        at.language.input(self.translate, [at.language, at.key], shown, js=chosen, **AT_ONCE).then(**settled)
         at.edit.click(self.edit, [at.key, at.language], [at.message, at.instruction, at.status], **DIRECT)
         emptied = [at.status, at.recording, at.timing, at.thread, at.comparison, *at.cards.values()]
         at.clear.click(
@@ -148,10 +147,9 @@ class _Page:
 
     def greet(self, language: str, key: str) -> Updates:
         """The page in the visitor's language; English is how it comes, and may be in use by now."""
-        visit = self.visits.of(key)
         if language == ENGLISH.code:
-            return {self.layout.key: visit.key}
-        return self.translate(language, visit.key) | {self.layout.key: visit.key}
+            return {self.layout.language: gr.skip()}
+        return self.translate(language, key)
 
     def translate(self, language: str, key: str) -> Updates:
         """The whole page in a language, with what this visitor has been answered so far."""

@@ -24,6 +24,8 @@ from ui.session import Turn, with_turn
 MOST = 100  # visitors remembered at a time; the one who has been quiet for longest is forgotten first
 MOST_EARS = 24  # of them hands-free: each holds one of the server's threads
 
+KEY = re.compile(r"[\w-]{22,64}")  # 128 random bits take 22 such characters
+
 Voices = Callable[[str, float], Voice | None]  # name and speed -> a voice, None for silence
 Send = Callable[[Mapping[str, Any], bytes | None], None]
 
@@ -62,10 +64,10 @@ class SpokenReply:
 
 
 class Visit:
-    """A visitor's own side of the page. `key` is a secret between this server and their browser."""
+    """A visitor's own side of the page. `key` is known to them alone: their page has drawn it at random."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.key = secrets.token_urlsafe(16)
+    def __init__(self, machine: Machine, key: str) -> None:
+        self.key = key
         self.wishes = Wishes()
         self.ear: Ear | None = None
         self.rate = SAMPLE_RATE  # of their microphone
@@ -201,10 +203,12 @@ class Visits:
             return self._visits.get(key)
 
     def of(self, key: str | None) -> Visit:
-        """The visitor with this key; a new one, with a key of their own, when there is none."""
+        """The visitor with this key, new or not; one with another key when it is too short to be a secret."""
+        if not KEY.fullmatch(key or ""):
+            key = secrets.token_urlsafe(16)
         forgotten = None
         with self._lock:
-            visit = self._visits.get(key or "") or Visit(self._machine)
+            visit = self._visits.get(str(key)) or Visit(self._machine, str(key))
             self._visits[visit.key] = visit
             self._visits.move_to_end(visit.key)
             if len(self._visits) > MOST:
