@@ -251,11 +251,11 @@ def test_nothing_to_send_is_said_in_the_visitors_language(server: Server, visito
 
 def test_conversations_stay_apart(server: Server, visitor: Callable[..., Page]) -> None:
     one, other = visitor(server.url), visitor(server.url)
-    write(one, "my secret")
+    write(one, "my marzipan")
     turns(one, 1)
     write(other, "history")
     turns(other, 1)
-    assert reply(other, "cascade") == "nothing" and "secret" not in other.content()
+    assert reply(other, "cascade") == "nothing" and "marzipan" not in other.content()
     keys = [page.evaluate("earshot.key") for page in (one, other)]
     assert len(keys[0]) >= 22 and keys[0] != keys[1] and keys[0] not in other.content()
 
