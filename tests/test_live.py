@@ -145,7 +145,7 @@ def test_only_so_many_are_hands_free_at_a_time() -> None:
 
 
 def test_sound_that_stops_and_goes_on_is_one_turn_heard_early_anew() -> None:
-    from tests.browser.test_live import clips, quiet
+    from tests.browser.test_live_page import clips, quiet
 
     lane = ScriptedLane(ORDER[0])
     visits = Visits(Machine({ORDER[0]: lane}))
