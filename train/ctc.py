@@ -6,7 +6,7 @@ arXiv 1807.07104).
 """
 
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import jiwer
@@ -34,27 +34,66 @@ class Labels:
 
 
 class Labeller:
-    """Turns transcripts into labels; fixes which LLM tokens the head can read."""
+    """Turns transcripts into labels; fixes which LLM tokens the head can read.
+
+    A token that is heard too rarely to be learnt is spelt with shorter ones that are heard often, down to single
+    letters: `Ġneighbourhood` is read as `Ġneighb` `our` `hood`. So every word can be read, also one never heard.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> None:
         self._tokenizer = tokenizer
+        self._vocabulary = tokenizer.get_vocab()
+        self._names = {token: name for name, token in self._vocabulary.items()}
         self.token_ids = token_ids
         self._index = {token: position + 1 for position, token in enumerate(token_ids)}
         self._cache: dict[str, Labels] = {}
 
     @classmethod
-    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 2) -> "Labeller":
-        """A head for the tokens that occur at least `least` times in the distinct texts."""
+    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 50) -> "Labeller":
+        """A head of the tokens heard at least `least` times in the distinct texts, spelling the rarer ones included.
+
+        A token that cannot be split is kept if it is heard twice.
+        """
+        labeller = cls(tokenizer, [])
         counts = Counter(token for text in set(texts) for token in _encode(tokenizer, text))
-        return cls(tokenizer, sorted(token for token, count in counts.items() if count >= least))
+        lengths: defaultdict[int, set[int]] = defaultdict(set)
+        for token in counts:
+            lengths[len(labeller._names[token])].add(token)
+        kept = []
+        for length in range(max(lengths, default=0), 0, -1):  # the longest first: its parts are counted before theirs
+            for token in lengths[length]:
+                parts = labeller._split(token) if counts[token] < least else None
+                for part in parts or ():
+                    counts[part] += counts[token]
+                    lengths[len(labeller._names[part])].add(part)
+                if parts is None and counts[token] >= min(least, 2):
+                    kept.append(token)
+        return cls(tokenizer, sorted(kept))
 
     def __call__(self, text: str) -> Labels:
-        """Labels of a transcript; tokens the head does not know are left out."""
+        """Labels of a transcript; tokens that the head can neither read nor spell are left out."""
         if text not in self._cache:
-            tokens = [self._index[token] for token in _encode(self._tokenizer, text) if token in self._index]
+            tokens = [self._index[part] for token in _encode(self._tokenizer, text) for part in self._spell(token)]
             characters = [CHARACTERS.index(c) + 1 for c in spoken_form(text) if c in CHARACTERS]
             self._cache[text] = Labels(tokens, characters)
         return self._cache[text]
+
+    def _spell(self, token: int) -> list[int]:
+        """A token as tokens of the head."""
+        if token in self._index:
+            return [token]
+        return [piece for part in self._split(token) or () for piece in self._spell(part)]
+
+    def _split(self, token: int) -> tuple[int, int] | None:
+        """The two tokens that spell one; None for a single letter.
+
+        Of several ways the one whose later token comes earliest: a byte-pair vocabulary is ordered by how common
+        its tokens are.
+        """
+        name, known = self._names[token], self._vocabulary
+        cuts = ((name[:cut], name[cut:]) for cut in range(1, len(name)))
+        ways = [(known[left], known[right]) for left, right in cuts if left in known and right in known]
+        return min(ways, key=max, default=None)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -58,6 +58,38 @@ def test_unknown_tokens_are_left_out_and_still_spelt() -> None:
     assert len(Labeller.from_texts(word_tokenizer(), ["open the door"], least=1).token_ids) == 3
 
 
+def letter_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte pairs: letters first, then pieces, then words, as a vocabulary that was learnt is ordered."""
+    names = ["Ġ", *"abcdefghijklmnopqrstuvwxyz", "in", "Ġw", "ow", "do", "or", "Ġd", "Ġwin", "dow", "Ġdo", "Ġwindow"]
+    pairs = [("i", "n"), ("Ġ", "w"), ("o", "w"), ("d", "o"), ("o", "r"), ("Ġ", "d"), ("Ġw", "in"), ("d", "ow")]
+    merges = [*pairs, ("Ġ", "do"), ("Ġwin", "dow")]
+    tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def test_a_rare_word_is_spelt_with_tokens_that_are_heard_often() -> None:
+    tokenizer = letter_tokenizer()
+    names = {index: name for name, index in tokenizer.get_vocab().items()}
+
+    def spelt(labeller: Labeller, text: str) -> list[str]:
+        return [names[labeller.token_ids[place - 1]] for place in labeller(text).tokens]
+
+    texts = [f"window {a}{b}" for a in "abc" for b in "xyz"] + ["win", "win win"]
+    often = Labeller.from_texts(tokenizer, texts, least=9)
+    assert spelt(often, "window") == ["Ġwindow"]
+    rarely = Labeller.from_texts(tokenizer, texts, least=10)
+    assert spelt(rarely, "window") == ["Ġwin", "d", "o", "w"]  # `ow` is heard in windows only, nine times
+    assert spelt(rarely, "win win") == ["Ġwin", "Ġwin"]  # its own three and the nine windows
+
+
+def test_a_word_that_was_never_heard_is_spelt() -> None:
+    tokenizer = letter_tokenizer()
+    labeller = Labeller.from_texts(tokenizer, ["a window", "the door", "i know a word", "a door"], least=3)
+    tokens = [labeller.token_ids[place - 1] for place in labeller("down").tokens]
+    assert tokenizer.convert_ids_to_tokens(tokens) == ["Ġ", "d", "o", "w", "n"]
+
+
 # Validation -------------------------------------------------------------------------------------------------------
 
 
