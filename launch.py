@@ -39,8 +39,6 @@ def main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # replies may be Chinese where the terminal is not
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    # Nothing leaves this machine: both libraries report usage unless told not to.
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     try:
         if arguments[:1] == ["test"]:  # everything after it belongs to pytest
             return test(arguments[1:])

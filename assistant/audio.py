@@ -80,6 +80,8 @@ def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, in
     try:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
             stream = container.streams.audio[0]
+            if not stream.rate:  # a name like .flac was enough to take a few bytes of text for sound
+                raise ValueError("no sample rate")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
             samples: list[np.ndarray] = []
             for frame in container.decode(stream):

@@ -81,12 +81,15 @@ def test_bad_samples_are_refused_in_words(samples: np.ndarray, words: str) -> No
 
 def test_bad_files_are_refused_in_words(tmp_path: Path) -> None:
     empty, text, directory = tmp_path / "empty.wav", tmp_path / "text.wav", tmp_path / "folder.wav"
+    words_only = tmp_path / "words.flac"
+    words_only.write_text("nonsense\n")
     empty.write_bytes(b"")
     text.write_text("This is not audio. " * 100)
     directory.mkdir()
     for path, words in [
         (empty, "empty"),
         (text, "not audio"),
+        (words_only, "not audio"),
         (directory, "not a file"),
         (tmp_path / "missing.wav", "does not exist"),
     ]:

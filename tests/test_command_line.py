@@ -193,6 +193,13 @@ def test_help_is_instant_and_needs_none_of_the_heavy_libraries() -> None:
     assert "--no-browser" in run.stdout
 
 
+@pytest.mark.parametrize("entry", ["launch", "train.synthesize", "ui.serving"])
+def test_no_library_reports_its_use(entry: str) -> None:
+    code = f"import os, {entry}; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['GRADIO_ANALYTICS_ENABLED'])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1", "False"]
+
+
 @pytest.mark.parametrize("arguments", [["ask"], ["--port", "0"], ["bench", "--repeat", "-1"], ["sing"]])
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     run = subprocess.run([sys.executable, "launch.py", *arguments], cwd=ROOT, capture_output=True, check=False)
