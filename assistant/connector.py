@@ -18,7 +18,7 @@ BLANK = 0  # index of the CTC blank in the vocabulary head; token i of the head 
 
 @dataclass(frozen=True)
 class ConnectorConfig:
-    """Shape of a connector; `window` and `queries` set the rate: 16 frames of 20 ms and 4 queries give 12.5 a second."""
+    """Shape of a connector; `window` and `queries` set the rate: 4 queries for 16 frames of 20 ms are 12.5 a second."""
 
     encoder_width: int
     llm_width: int
