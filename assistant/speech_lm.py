@@ -14,6 +14,7 @@ from assistant.connector import Connector, Speech, pad_features
 from assistant.latency import StageClock
 from assistant.llm import LLM, Message, Prompt
 from assistant.speech_encoder import encode, speech_mels
+from assistant.spelling import respelt
 
 
 @dataclass
@@ -33,7 +34,7 @@ class SpeechLM:
         with clock.stage("encode"):
             features = encode(self.whisper.encoder, mels)
         with clock.stage("connect"):
-            return self.connector(*pad_features([features]))[0]
+            return respelt(self.connector(*pad_features([features]))[0], self.llm)
 
     def reading(self, speech: Speech) -> str | None:
         """The words the connector read, greedily; None when its projection does not read words."""

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from assistant.connector import Connector, QFormerConnector
 from assistant.llm import LLM, Message
+from assistant.spelling import respelt
 from train.ctc import Labeller, ctc
 
 
@@ -82,7 +83,7 @@ class ReplyModel(nn.Module):
             return [speech.vectors for speech in self.connector(features, lengths)], features.new_zeros(())
         states, _, lengths = self.connector.hidden(features, lengths)
         projected = self.connector.head(states)
-        vectors = [speech.vectors for speech in self.connector.speech(states, projected, lengths)]
+        vectors = [respelt(speech, self._llm).vectors for speech in self.connector.speech(states, projected, lengths)]
         if not self._ctc_weight or self._labeller is None:
             return vectors, features.new_zeros(())
         return vectors, ctc(projected, lengths, [self._labeller(text).tokens for text in texts])

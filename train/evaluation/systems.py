@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, read_lora
 from assistant.connector import Connector, QFormerConnector, pad_features
 from assistant.llm import LLM, load_llm
+from assistant.spelling import respelt
 from assistant.weights import llm_source
 from train.evaluation.hearing import Hearing
 from train.evaluation.store import Store
@@ -115,7 +116,8 @@ class Bench:
     def content(self, system: System, clip: Clip, hearing: Hearing) -> Tensor | str:
         """What the LLM gets of a clip: vectors [n, llm_width], or words."""
         if system.hears == "speech":
-            return self.connector(system)(*pad_features([hearing.features(clip)]))[0].vectors
+            assert self._llm is not None, "what a clip is to an LLM is known once that is loaded"
+            return respelt(self.connector(system)(*pad_features([hearing.features(clip)]))[0], self._llm).vectors
         return self.words(system, clip, hearing)
 
     def words(self, system: System, clip: Clip, hearing: Hearing) -> str:
