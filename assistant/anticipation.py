@@ -15,11 +15,15 @@ POLL = 0.01  # seconds between two looks at whether the machine is free, or the 
 
 @dataclass(frozen=True)
 class Ready:
-    """What a lane got out of a turn's clips; `clock` holds what that cost, its zero is the moment it was asked for."""
+    """What a lane got out of a turn's clips: what its LLM gets, the words, and how sure it is of each of them.
+
+    `clock` holds what that cost; its zero is the moment it was asked for.
+    """
 
     contents: Sequence[Tensor | str]
     heard: str | None
     clock: StageClock
+    confidence: tuple[float, ...] | None = None
 
 
 Hear = Callable[[Callable[[], bool]], Ready | None]

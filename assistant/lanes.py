@@ -30,10 +30,12 @@ NOTHING_HEARD = "No words were heard. Speak a little louder or closer to the mic
 class Heard:
     """What a lane heard: the cascade's transcript, or the end-to-end lane's greedy reading.
 
-    None when the lane has no words for it, or the turn was written.
+    None when the lane has no words for it, or the turn was written. `confidence` is a probability for each word, where
+    the lane knows.
     """
 
     text: str | None
+    confidence: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class _ModelLane(Lane):
     max_tokens: int
 
     @abstractmethod
-    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, str | None]:
+    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, Heard]:
         """Samples [n] at 16 kHz -> what the LLM gets (empty when nobody spoke), and what was heard in words."""
 
     @property
@@ -129,7 +131,7 @@ class _ModelLane(Lane):
                 prompt = self._prompt(message, dialogue)
             exchange = Said(message, ready.heard)
             dialogue.exchanges.append(exchange)
-            yield Heard(ready.heard)
+            yield Heard(ready.heard, ready.confidence)
             with self.llm.lora(prompt.vectors is not None):
                 for piece in self.llm.stream(prompt, clock, self.max_tokens, dialogue.memory, stop):
                     exchange.reply += piece
@@ -169,7 +171,8 @@ class _ModelLane(Lane):
     def _hear(self, turn: Turn) -> Ready:
         """Every clip of a turn; raises AudioError when there are some and none holds words."""
         clock = StageClock(self.llm.device)
-        contents, heard = [], []
+        contents: list[Tensor | str] = []
+        heard: list[Heard] = []
         for clip in turn.clips:
             with clock.stage("features"):
                 samples = clip.resampled()
@@ -179,8 +182,11 @@ class _ModelLane(Lane):
                 heard.append(words)
         if turn.clips and not contents:
             raise AudioError(NOTHING_HEARD)
-        known = [words for words in heard if words is not None]
-        return Ready(contents, "\n".join(known) if known else None, clock)
+        known = [words for words in heard if words.text is not None]
+        confidence = None
+        if known and all(words.confidence is not None for words in known):
+            confidence = tuple(value for words in known for value in words.confidence or ())
+        return Ready(contents, "\n".join(words.text or "" for words in known) if known else None, clock, confidence)
 
     def _prompt(self, message: Message, dialogue: Dialogue) -> Prompt:
         """The conversation so far and the new turn; where both and a reply do not fit, the older half is forgotten."""
@@ -206,10 +212,10 @@ class EndToEndLane(_ModelLane):
         """The LLM of the speech-LLM."""
         return self.model.llm
 
-    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, str | None]:
+    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, Heard]:
         """See `_ModelLane.hear`."""
         speech = self.model.hear(samples, clock)
-        return speech.vectors, self.model.reading(speech)
+        return speech.vectors, Heard(*self.model.reading(speech))
 
 
 @dataclass
@@ -221,10 +227,10 @@ class CascadeLane(_ModelLane):
     max_tokens: int = MAX_REPLY
     name: str = "cascade"
 
-    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, str | None]:
+    def hear(self, samples: np.ndarray, clock: StageClock) -> tuple[Tensor | str, Heard]:
         """See `_ModelLane.hear`."""
         transcript = self.transcriber.transcribe(samples, clock)
-        return transcript, transcript
+        return transcript, Heard(transcript)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,20 @@ class SpeechLM:
         with clock.stage("connect"):
             return respelt(self.connector(*pad_features([features]))[0], self.llm)
 
-    def reading(self, speech: Speech) -> str | None:
-        """The words the connector read, greedily; None when its projection does not read words."""
-        return None if speech.tokens is None else str(self.llm.tokenizer.decode(speech.tokens)).strip()
+    def reading(self, speech: Speech) -> tuple[str | None, tuple[float, ...] | None]:
+        """What the connector read, greedily, and how sure it was of each word: as sure as of its least sure token.
+
+        Both None when its projection does not read words.
+        """
+        if speech.tokens is None or speech.confidence is None:
+            return None, None
+        text = str(self.llm.tokenizer.decode(speech.tokens)).strip()
+        words: list[float] = []
+        for token, sure in zip(speech.tokens.tolist(), speech.confidence.tolist(), strict=True):
+            if not words or str(self.llm.tokenizer.decode([token])).startswith(" "):
+                words.append(sure)
+            words[-1] = min(words[-1], sure)
+        return text, tuple(words) if len(words) == len(text.split()) else None
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """A chat in which any turn may hold any number of clips (`Speech.vectors`) between its texts."""

@@ -38,8 +38,8 @@ class Ears:
         self.heard.append(len(samples))
         return Tensors(torch.full((4, WIDTH), len(samples) / 1e5))
 
-    def reading(self, speech: object) -> str:
-        return "vectors"
+    def reading(self, speech: object) -> tuple[str, None]:
+        return "vectors", None
 
 
 class Tensors:

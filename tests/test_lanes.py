@@ -68,6 +68,16 @@ def test_a_real_person_is_heard(lanes: dict[str, Lane], name: str) -> None:
     assert len(spoken & heard) >= 0.7 * len(spoken)
 
 
+def test_the_end_to_end_lane_says_how_sure_it_is_of_each_word(lanes: dict[str, Lane]) -> None:
+    heard = next(lanes["end_to_end"].answer(load_utterance(SAMPLES / "jfk.flac")))
+    assert isinstance(heard, Heard) and heard.text and heard.confidence
+    assert len(heard.confidence) == len(heard.text.split())
+    assert all(0 < sure <= 1 for sure in heard.confidence)
+    assert min(heard.confidence) < max(heard.confidence)
+    transcript = next(lanes["cascade"].answer(load_utterance(SAMPLES / "jfk.flac")))
+    assert isinstance(transcript, Heard) and transcript.confidence is None
+
+
 @EITHER
 def test_repeats_when_told_to(lanes: dict[str, Lane], name: str) -> None:
     reply = say(lanes[name], "jfk.flac", "Repeat what was said, word for word.")
@@ -211,8 +221,8 @@ def test_lora_serves_speech_only(tiny_llm: LLM, monkeypatch: pytest.MonkeyPatch)
         def hear(self, samples: np.ndarray, clock: StageClock) -> object:
             return connector_output
 
-        def reading(self, speech: object) -> str:
-            return "words"
+        def reading(self, speech: object) -> tuple[str, None]:
+            return "words", None
 
     def watched(embedded: torch.Tensor, cache: object) -> torch.Tensor:
         seen.append(tiny_llm._lora_on)

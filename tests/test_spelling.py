@@ -59,3 +59,12 @@ def test_half_a_character_stays_as_it_was_read(lanes: dict[str, Lane]) -> None:
     first_byte = llm.tokenizer.convert_ids_to_tokens(llm.tokenizer("é").input_ids)[0][0]
     read = as_read(llm, ["Ġthe", first_byte, "Ġwas"])
     assert respelt(read, llm) is read
+
+
+def test_a_word_is_as_sure_as_its_least_sure_piece(lanes: dict[str, Lane]) -> None:
+    lane = lanes["end_to_end"]
+    assert isinstance(lane, EndToEndLane)
+    read = as_read(lane.model.llm, ["the", "Ġneighb", "our", "hood", "Ġ", "was"])
+    text, sure = lane.model.reading(read)
+    assert text == "the neighbourhood was" and read.confidence is not None
+    assert sure == tuple(read.confidence[[0, 3, 5]].tolist())

@@ -74,7 +74,7 @@ def _follow(chunks: Chunks, name: str) -> Generator[Progress, None, None]:
                     return
                 if isinstance(chunk, Heard):
                     heard = chunk.text
-                    confidence = getattr(chunk, "confidence", None)  # a lane need not have it
+                    confidence = chunk.confidence
                 elif isinstance(chunk, TextDelta):
                     text += chunk.text
                     if time.monotonic() - shown < REFRESH:

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,7 @@ class ScriptedLane(Lane):
         try:
             heard = f"{turn.duration:.2f} seconds" if turn.clips else None
             if instruction == "mishear" and self.name == "end_to_end":
-                yield SureHeard((heard or "").rstrip("s"), (0.9, 0.5))
+                yield Heard((heard or "").rstrip("s"), (0.9, 0.5))
             else:
                 yield Heard(heard)
             if instruction == "deaf" and self.name == "end_to_end":
@@ -116,13 +115,6 @@ class ScriptedLane(Lane):
             )
         finally:
             self.closed.set()
-
-
-@dataclass(frozen=True)
-class SureHeard(Heard):
-    """What a lane heard, and how sure it was of each word."""
-
-    confidence: tuple[float, ...]
 
 
 class ScriptedVoice(Voice):
