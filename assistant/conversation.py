@@ -49,17 +49,15 @@ class Conversation:
         AudioError
             There is nothing in it, or more speech than can be answered at once.
         """
-        if not turn.clips and not turn.text.strip():
-            raise AudioError("There is nothing to answer. Speak, or write something.")
-        if turn.duration > MAX_DURATION:
-            raise AudioError(f"That is {turn.duration:.0f} s of speech; at most {MAX_DURATION:.0f} s fit in one turn.")
+        _check(turn)
         self.exchanges.append(Exchange(turn))
         while len(self.exchanges) > MAX_EXCHANGES or sum(one.turn.duration for one in self.exchanges) > MAX_SPEECH:
             del self.exchanges[0]
         return self.exchanges[-1]
 
     def edit_last(self, turn: Turn) -> Exchange:
-        """Say `turn` instead of the last one, whose replies are forgotten on every lane."""
+        """Say `turn` instead of the last one, whose replies are forgotten on every lane; raises AudioError as `say`."""
+        _check(turn)  # before the last one is given up
         if self.exchanges:
             taken_back = self.exchanges.pop()
             for lane in list(taken_back.said):
@@ -96,3 +94,10 @@ class Conversation:
     def _take_back(self, exchange: Exchange, lane: str) -> None:
         said, dialogue = exchange.said.pop(lane, None), self._dialogues[lane]
         dialogue.exchanges = [one for one in dialogue.exchanges if one is not said]
+
+
+def _check(turn: Turn) -> None:
+    if not turn.clips and not turn.text.strip():
+        raise AudioError("There is nothing to answer. Speak, or write something.")
+    if turn.duration > MAX_DURATION:
+        raise AudioError(f"That is {turn.duration:.0f} s of speech; at most {MAX_DURATION:.0f} s fit in one turn.")

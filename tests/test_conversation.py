@@ -247,6 +247,14 @@ def test_recordings_are_not_kept_for_ever(tiny_lanes: dict[str, Lane]) -> None:
 # Interruption -----------------------------------------------------------------------------------------------------
 
 
+def test_a_turn_that_cannot_be_said_takes_no_place(tiny_lanes: dict[str, Lane]) -> None:
+    conversation = Conversation(tiny_lanes)
+    ask(conversation, "cascade", Turn((clip(1),)))
+    with pytest.raises(AudioError, match="fit in one turn"):
+        conversation.edit_last(Turn((clip(70), clip(70))))
+    assert [one.turn.duration for one in conversation.exchanges] == [1.0]
+
+
 def test_closing_keeps_what_was_said(tiny_lanes: dict[str, Lane]) -> None:
     conversation = Conversation(tiny_lanes)
     whole = ask(conversation, "cascade", Turn(text="Tell me")).text

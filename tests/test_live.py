@@ -96,7 +96,7 @@ def test_a_visitor_who_left_is_forgotten_and_one_who_comes_back_is_not(
 ) -> None:
     monkeypatch.setattr(live, "GRACE", 0.5)
     stays, leaves = visits[0].of(None), visits[0].of(None)
-    stays.say(Turn((UTTERANCE,)), False, False)
+    stays.say(Turn((UTTERANCE,)), False)
     with line(port) as socket:
         socket.send(json.dumps({"key": leaves.key}))
         until(lambda: leaves.connected)
@@ -169,7 +169,7 @@ def test_sound_that_stops_and_goes_on_is_one_turn_heard_early_anew() -> None:
 def test_what_was_heard_is_told_after_or_before_the_lane_has_ended() -> None:
     for told_first in (False, True):
         visit = Visit(Machine({name: ScriptedLane(name) for name in ORDER}), "k" * 22)
-        turn = visit.say(Turn((), "sentences"), False, False)
+        turn = visit.say(Turn((), "sentences"), False)
         chunks = visit.answer(ORDER[0], turn, hums("natural", 1), None, visit.stop)
         if told_first:
             while not (visit._spoken and len(visit._spoken.pieces) == 3):

@@ -69,6 +69,7 @@ class Answering:
             spoken = [turn for turn in visit.turns if turn.said.clips and number in (None, turn.number)]
             if not spoken:
                 raise AudioError(TEXTS[wished.language].no_recording)
+            visit.adding = False
             return dialogue.Turn(spoken[-1].said.clips, (instruction or "").strip())
 
         wished = Wishes(*wishes)
@@ -119,8 +120,7 @@ class Answering:
             with self.machine.place() as place:
                 yield from self._wait(place, stop.is_set, texts)
                 if not stop.is_set():
-                    turn = visit.say(said, wishes.how == "together", visit.editing)
-                    visit.editing = False
+                    turn = visit.say(said, wishes.how == "together")
                     yield self._begun(visit, turn, texts)
                     start = functools.partial(self._start, visit, turn, early, stop)
                     with closing(race(start, turn.order, turn.together, stop)) as progresses:

@@ -72,6 +72,7 @@ class Layout:
             )
             self.send = self._add(gr.Button, lambda texts: {"value": texts.send}, elem_id="send", min_width=80)
             self.edit = self._add(gr.Button, lambda texts: {"value": texts.edit}, elem_id="edit", min_width=120)
+            self.add = self._add(gr.Button, lambda texts: {"value": texts.add}, elem_id="add", min_width=120)
             self.clear = self._add(gr.Button, lambda texts: {"value": texts.clear}, elem_id="clear", min_width=120)
         self.thread = gr.HTML(thread([], "", [], ENGLISH), elem_id="thread", js_on_load=CLICKS)
         self.timing = gr.HTML(fragments.timing(dict.fromkeys(ORDER), ENGLISH, measured_on), elem_id="timing")

@@ -104,6 +104,7 @@ class _Page:
         chosen = "(code, key) => [earshot.choose(code), key]"
         at.language.input(self.translate, [at.language, at.key], shown, js=chosen, **AT_ONCE).then(**settled)
         at.edit.click(self.edit, [at.key, at.language], [at.message, at.instruction, at.status], **DIRECT)
+        at.add.click(self.add, [at.key, at.language], at.status, **DIRECT)
         emptied = [at.status, at.recording, at.timing, at.thread, at.comparison, *at.cards.values()]
         at.clear.click(
             self.clear, [at.key, at.language], emptied, js="(...given) => { earshot.hush(); return given; }", **DIRECT
@@ -120,7 +121,7 @@ class _Page:
     def stop(self, key: str) -> None:
         """Silence; whatever is under way says so itself."""
         if (visit := self.visits.find(key)) is not None:
-            visit.editing = False
+            visit.editing = visit.adding = False
             visit.interrupt()
 
     def edit(self, key: str, language: str) -> Updates:
@@ -129,11 +130,20 @@ class _Page:
         if not visit.turns:
             return {at.status: fragments.status(texts.nothing_to_edit, "problem")}
         visit.interrupt()
-        visit.editing = True
+        visit.editing, visit.adding = True, False
         last = visit.turns[-1]
         box = at.instruction if last.duration else at.message
         words = texts.editing_speech if last.duration else texts.editing
         return {box: last.text or "", at.status: fragments.status(words)}
+
+    def add(self, key: str, language: str) -> Updates:
+        """What is said next joins the last turn's clips, and both lanes answer them together."""
+        at, texts, visit = self.layout, TEXTS[language], self.visits.of(key)
+        if not visit.turns or not visit.turns[-1].said.clips:
+            return {at.status: fragments.status(texts.nothing_to_add, "problem")}
+        visit.interrupt()
+        visit.editing = visit.adding = True
+        return {at.status: fragments.status(texts.adding)}
 
     def clear(self, key: str, language: str) -> Updates:
         """A new conversation: nothing that was said is left, here or in the lanes."""

@@ -80,6 +80,7 @@ class Visit:
         """Forget all that was said."""
         self.turns: list[Turn] = []
         self.editing = False  # the next turn replaces the last one
+        self.adding = False  # and begins with its clips
         self.stop = threading.Event()
         self._conversation: Conversation | None = None
         self._spoken: SpokenReply | None = None
@@ -104,9 +105,17 @@ class Visit:
         self.stop.set()
         self.tell({"silence": True})
 
-    def say(self, said: dialogue.Turn, together: bool, replace: bool) -> Turn:
-        """Put a turn into the conversation, in place of the last one when `replace`; raises AudioError as that does."""
+    def say(self, said: dialogue.Turn, together: bool) -> Turn:
+        """Put a turn into the conversation, in place of the last one while that is edited.
+
+        Raises AudioError as `Conversation.say` does; then the last turn can still be edited.
+        """
+        replace = self.editing and bool(self.turns)
+        if replace and self.adding:
+            last = self.turns[-1].said
+            said = dialogue.Turn((*last.clips, *said.clips), said.text or last.text)
         exchange = self.conversation.edit_last(said) if replace else self.conversation.say(said)
+        self.editing = self.adding = False
         self.turns = self.turns[:-1] if replace else self.turns
         turn = Turn(self._count, exchange.turn, order_of(len(self.turns)), together, said.duration)
         self._count += 1

@@ -1,34 +1,47 @@
 """Takes the pictures of docs/ on the real lanes: `python -m tests.browser.screenshots`, on a quiet machine."""
 
+import tempfile
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from playwright.sync_api import Page, expect, sync_playwright
 
+from assistant.audio import SAMPLE_RATE, load_utterance
 from assistant.lanes import load_lanes
-from assistant.tts import Voice
-from tests.browser.conftest import ASSETS, CHROMIUM, QUIET, Server
-from ui.texts import CHINESE
+from assistant.tts import load_voice
+from tests.browser.conftest import CHROMIUM, QUIET, Server
+from ui.layout import ASSETS
+from ui.texts import CHINESE, ENGLISH
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 CLIPS = ("A question", "A restaurant review", "An apology")
+SPOKEN = ("capital.flac", "good_day.flac")
 PATIENCE = 600_000  # milliseconds for an answer
+PAUSE = np.random.default_rng(0).normal(0, 1e-4, 2 * SAMPLE_RATE)  # the noise of a quiet room
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def main() -> None:
-    """One session, seen in light, in dark, and in Chinese on a phone."""
-    server = Server(load_lanes(), Voice(), ASSETS / "samples")
+    """One session of bundled clips, seen in light, in dark, and in Chinese on a phone; and one without hands."""
+    server = Server(load_lanes(), load_voice, ASSETS / "samples")
     try:
-        with sync_playwright() as playwright:
-            switches = [f"--{switch}" for switch in (*QUIET, "use-fake-device-for-media-stream")]
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=switches)
+        with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+            microphone = Path(folder) / "microphone.wav"
+            speech = [load_utterance(ASSETS / "samples" / name).resampled() for name in SPOKEN]
+            soundfile.write(microphone, np.concatenate([PAUSE, speech[0], PAUSE, PAUSE, speech[1], PAUSE]), SAMPLE_RATE)
+            switches = [*QUIET, "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"]
+            switches.append(f"use-file-for-fake-audio-capture={microphone}%noloop")
+            browser = playwright.chromium.launch(
+                executable_path=str(CHROMIUM), args=[f"--{switch}" for switch in switches]
+            )
+            hands_free(browser.new_page(viewport=DESKTOP, color_scheme="light"), server.url)  # type: ignore[arg-type]
             page = browser.new_page(viewport=DESKTOP, color_scheme="light")  # type: ignore[arg-type]
             page.goto(server.url)
-            page.wait_for_timeout(2000)
+            page.wait_for_selector("html[data-line]", state="attached")
             for number, clip in enumerate(CLIPS, 1):
                 page.get_by_role("button", name=clip).click()
-                expect(page.locator("#comparison .turns li")).to_have_count(number, timeout=PATIENCE)
-                expect(page.locator("#speech audio")).to_be_visible(timeout=PATIENCE)
+                answered(page, number)
             take(page, "page")
             page.evaluate("document.body.classList.add('dark')")
             take(page, "page-dark")
@@ -40,6 +53,24 @@ def main() -> None:
             browser.close()
     finally:
         server.close()
+
+
+def hands_free(page: Page, url: str) -> None:
+    """Two utterances from the microphone, answered without a click between them."""
+    page.goto(url)
+    page.wait_for_selector("html[data-line]", state="attached")
+    page.locator("#voice").get_by_label(ENGLISH.voices["silent"], exact=True).check()
+    page.locator("#hands-free input").check()
+    answered(page, 2)
+    take(page, "page-hands-free")
+    page.close()
+
+
+def answered(page: Page, turns: int) -> None:
+    """Wait until so many turns were answered by both lanes."""
+    expect(page.locator("#thread li")).to_have_count(turns, timeout=PATIENCE)
+    expect(page.locator("#status")).to_have_text(ENGLISH.done, timeout=PATIENCE)
+    expect(page.locator("#comparison .turns li")).to_have_count(turns, timeout=PATIENCE)
 
 
 def take(page: Page, name: str) -> None:

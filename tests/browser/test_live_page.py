@@ -242,6 +242,26 @@ def test_a_past_clip_is_asked_about_again_heard_again_and_the_last_turn_changed(
     turns(page, 1)
 
 
+def test_several_clips_are_answered_as_one_turn(server: Server, visitor: Callable[..., Page]) -> None:
+    page = visitor(server.url)
+    add = page.get_by_role("button", name=ENGLISH.add, exact=True)
+    add.click()
+    expect(page.locator("#status")).to_have_text(ENGLISH.nothing_to_add)
+    for _ in range(2):
+        page.get_by_role("button", name="Two seconds").click()
+        turns(page, 1)
+        add.click()
+        expect(page.locator("#status")).to_have_text(ENGLISH.adding)
+    page.get_by_role("button", name="Two seconds").click()
+    expect(page.locator("#lane-cascade .reply")).to_contain_text("6.00 seconds")
+    turns(page, 1)
+    source = page.locator("#thread audio").get_attribute("src")
+    assert len(httpx.get(f"{server.url}{source}").content) > 6 * SAMPLE_RATE * 2
+    page.get_by_role("button", name="Two seconds").click()  # nothing is added unless it is asked for again
+    turns(page, 2)
+    assert "2.00 seconds" in reply(page, "cascade")
+
+
 def test_nothing_to_send_is_said_in_the_visitors_language(server: Server, visitor: Callable[..., Page]) -> None:
     page = visitor(server.url, locale="zh-CN")
     expect(page.locator("#send")).to_have_text(CHINESE.send)
