@@ -198,7 +198,14 @@ def bench(options: argparse.Namespace) -> int:
             from assistant.lanes import precision_in_words
 
             text, result = benchmark.benchmark(
-                lanes, paths, precision_in_words(lanes), load, options.instruction or None, options.repeat, _progress
+                lanes,
+                paths,
+                precision_in_words(lanes),
+                load,
+                options.instruction or None,
+                options.repeat,
+                _progress,
+                benchmark.hands_free() if options.hands_free else None,
             )
     except AudioError as error:
         raise BadInput(str(error)) from error

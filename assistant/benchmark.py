@@ -22,6 +22,8 @@ import torch
 from assistant.audio import AudioError, Utterance, load_utterance
 from assistant.lanes import Lane, Reply
 from assistant.latency import Latency, hardware, summarise
+from assistant.open_microphone import answer_spoken
+from assistant.tts import load_voice
 
 AUDIO_ENDINGS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm", ".aac", ".aiff"}
 BUCKETS = (("<3 s", 0.0, 3.0), ("3-8 s", 3.0, 8.0), ("8-15 s", 8.0, 15.0), (">15 s", 15.0, float("inf")))  # seconds
@@ -29,8 +31,11 @@ CLOCK_TOLERANCE = (20.0, 0.05)  # milliseconds, and share of the total, that a l
 BUSY = 0.25  # load average per core above which somebody else is computing
 UNITS = {"reply_tokens": "", "tokens_per_second": "/s", "rtf": "x"}  # all other terms: ms
 RATIO_TERMS = ("first_token", "total")
+EARLY = "end_to_end"  # the lane that hears early, hands-free: the one that the page and `talk` let
+GAP = "first_audio_gap"  # from the first token to the first audible sample
 
 Report = Callable[[str], None]
+Answer = Callable[[Lane, Utterance, str | None], tuple[Latency, float | None]]
 
 
 @dataclass(frozen=True)
@@ -97,22 +102,29 @@ def measure(
     instruction: str | None = None,
     repeat: int = 1,
     report: Report = lambda message: None,
+    answer: Answer | None = None,
 ) -> list[Measurement]:
     """Answer every clip with every lane, `repeat` times.
 
     A clip that any lane refuses (no words heard) counts for none, so that all lanes are judged by the same clips.
+
+    Parameters
+    ----------
+    answer: how a clip is put to a lane, giving the lane's own record and the milliseconds that passed, if known; as a
+        file, unless said otherwise.
 
     Raises
     ------
     AudioError
         No clip is left.
     """
+    answer = answer or _answer
     names = list(lanes)
     by_length = sorted(clips, key=lambda clip: clip.duration)
     for name in names:
         for clip in (by_length[0], by_length[-1]):
             with contextlib.suppress(AudioError):
-                _answer(lanes[name], clip, instruction)
+                answer(lanes[name], clip, instruction)
     done: list[Measurement] = []
     refused: set[int] = set()
     for turn in range(repeat):
@@ -122,19 +134,32 @@ def measure(
                 if number in refused:
                     continue
                 try:
-                    latency, elapsed = _answer(lanes[name], clip, instruction)
+                    latency, elapsed = answer(lanes[name], clip, instruction)
                 except AudioError as error:
                     report(f"skipped: {clip.name}, {name}: {error}")
                     refused.add(number)
                     continue
                 absolute, share = CLOCK_TOLERANCE
-                if abs(elapsed - (latency.total or 0.0)) > absolute + share * elapsed:
+                if elapsed is not None and abs(elapsed - (latency.total or 0.0)) > absolute + share * elapsed:
                     report(f"{clip.name}, {name}: says {latency.total} ms, but took {elapsed:.0f} ms; do not trust it")
                 done.append(Measurement(number, clip.duration, name, latency))
     done = [measurement for measurement in done if measurement.clip not in refused]
     if not done:
         raise AudioError("No lane could answer any clip.")
     return done
+
+
+def hands_free() -> Answer:
+    """Clips put to the lanes as if they were spoken into an open microphone, replies spoken by the natural voice."""
+    voice = load_voice()
+    assert voice is not None
+    voice.warm_up()
+
+    def answer(lane: Lane, clip: Utterance, instruction: str | None) -> tuple[Latency, float | None]:
+        gc.collect()
+        return answer_spoken(lane, clip, instruction, voice, lane.name == EARLY), None  # its clock starts within
+
+    return answer
 
 
 def _answer(lane: Lane, clip: Utterance, instruction: str | None) -> tuple[Latency, float]:
@@ -170,6 +195,7 @@ def _summary(measurements: Sequence[Measurement]) -> dict[str, Any]:
     for name in dict.fromkeys(one.lane for one in measurements):
         own = [one.latency for one in measurements if one.lane == name]
         values = {field.name: summarise(getattr(latency, field.name) for latency in own) for field in fields(Latency)}
+        values[GAP] = summarise(one.first_audio_gap for one in own)
         lanes[name] = {term: value for term, value in values.items() if value is not None}
     return {
         "clips": len({one.clip for one in measurements}),
@@ -194,7 +220,7 @@ def _ratio(measurements: Sequence[Measurement], term: str) -> float | None:
 
 def table(result: Mapping[str, Any]) -> str:
     """The summary for people: terms as rows, lanes as columns, all clips first and then by length."""
-    lines = list(_section("All clips", result, [field.name for field in fields(Latency)]))
+    lines = list(_section("All clips", result, [*(field.name for field in fields(Latency)), GAP]))
     for bucket in result["by_duration"]:
         lines += ["", *_section(bucket["duration"], bucket, RATIO_TERMS)]
     return "\n".join(line.rstrip() for line in lines)
@@ -238,10 +264,12 @@ def benchmark(
     instruction: str | None = None,
     repeat: int = 1,
     report: Report = lambda message: None,
+    answer: Answer | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The whole run: the text for people and the object for programs.
 
-    `load` is the load average before the models were loaded, which themselves keep the machine busy.
+    `load` is the load average before the models were loaded, which themselves keep the machine busy; `answer` as in
+    `measure`.
 
     Raises
     ------
@@ -249,14 +277,17 @@ def benchmark(
         No clip could be read or answered.
     """
     clips = load_clips(paths, report)
-    result = summary(measure(lanes, clips, instruction, repeat, report))
+    result = summary(measure(lanes, clips, instruction, repeat, report, answer))
     skipped = len(paths) - result["clips"]
     threads = torch.get_num_threads()
     heading = [hardware(), f"{precision}; {threads} threads; {repeat} repeat{'s' if repeat != 1 else ''} per clip"]
+    if answer is not None:
+        heading.append("hands-free: zero is when the utterance was closed; the end-to-end lane had heard it early")
     if skipped:
         heading.append(f"{skipped} of {len(paths)} clips skipped, named above")
     if load is not None and load > BUSY * (os.cpu_count() or 1):
         heading.append(f"WARNING: the machine was busy before the start (load average {load}): too slow, too uneven")
     facts = {"hardware": hardware(), "precision": precision, "threads": threads, "load_average": load}
+    facts["hands_free"] = answer is not None
     memory = {"peak_memory_gib": peak_memory(), "skipped": skipped, "repeat": repeat, "instruction": instruction}
     return "\n".join([*heading, "", table(result)]), {**facts, **memory, **result}

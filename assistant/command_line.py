@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     many = commands.add_parser("bench", parents=[shared, asking], help="measure the lanes on a set of clips")
     many.add_argument("folder", nargs="?", type=Path, default=SAMPLES, help="clips (default: the bundled samples)")
     many.add_argument("--repeat", type=positive, default=1, metavar="N", help="answers per clip and lane")
+    many.add_argument("--hands-free", action="store_true", help="as if spoken into an open microphone, replies spoken")
     commands.add_parser("doctor", help="what is installed, what is missing, and how to get it")
     commands.add_parser("test", help="run the tests; what follows goes to pytest")
     return top

@@ -47,6 +47,13 @@ class Latency:
     rtf: float | None = None
     endpoint: float | None = None
 
+    @property
+    def first_audio_gap(self) -> float | None:
+        """From the first token to the first audible sample."""
+        if self.first_audio is None or self.first_token is None:
+            return None
+        return self.first_audio - self.first_token
+
     def as_dict(self) -> dict[str, float | int | None]:
         """All terms, rounded to what a clock can tell."""
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
