@@ -1,0 +1,62 @@
+"""Sentences without sense that say the words which a collection of sentences says too rarely, or never.
+
+    python -m train.vocabulary runs/synthetic/manifest.jsonl --out runs/vocabulary.jsonl
+    python -m train.synthesize runs/vocabulary.jsonl --out runs/vocabulary --count 100000
+
+English is not spelt as it sounds: a connector that has not heard a word writes what it hears (`jectpept` for Egypt).
+Which words people use comes from `wordfreq`, most frequent first.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from wordfreq import top_n_list
+
+from train.manifest import refuse_held_out, spoken_form
+from train.synthesize import read_sentences
+
+LENGTH = 7  # words said in one breath
+
+
+def frequent_words(count: int) -> list[str]:
+    """The `count` most frequent English words of letters; of single letters only the words `a` and `i`."""
+    words = (word for word in top_n_list("en", 2 * count) if re.fullmatch(r"[a-z]+('[a-z]+)?", word))
+    return [word for word in words if len(word) > 1 or word in "ai"][:count]
+
+
+def missing_sentences(sentences: Sequence[str], words: Sequence[str], least: int, seed: int) -> list[str]:
+    """Random sentences after which, together with `sentences`, each of `words` was said `least` times."""
+    said = Counter(word for sentence in sentences for word in spoken_form(sentence).split())
+    wanted = [word for word in words for _ in range(least - said[word])]
+    random.Random(seed).shuffle(wanted)
+    count = max(1, len(wanted) // LENGTH)
+    return [" ".join(wanted[number::count]) for number in range(count) if wanted]
+
+
+def main() -> None:
+    """Command line; see the top of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path, nargs="+", help="what is spoken already: manifests, or text sets")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines that train.synthesize reads")
+    parser.add_argument("--words", type=int, default=30_000, help="how many of the most frequent words count")
+    parser.add_argument("--least", type=int, default=10, help="times each is to be said")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    refuse_held_out(arguments.text)
+    words = frequent_words(arguments.words)
+    sentences = missing_sentences(read_sentences(arguments.text), words, arguments.least, arguments.seed)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = arguments.out.with_suffix(".partial")
+    partial.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences), "utf-8")
+    os.replace(partial, arguments.out)
+    print(f"{len(sentences):,} sentences, after which {len(words):,} words were said {arguments.least} times each.")
+
+
+if __name__ == "__main__":
+    main()
