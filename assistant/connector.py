@@ -18,14 +18,14 @@ BLANK = 0  # index of the CTC blank in the vocabulary head; token i of the head 
 
 @dataclass(frozen=True)
 class ConnectorConfig:
-    """Shape of a connector; `window` and `queries` set the rate: 4 queries for 16 frames of 20 ms are 12.5 a second."""
+    """Shape of a connector; `window` and `queries` set the rate: 3 queries for 16 frames of 20 ms are 9.4 a second."""
 
     encoder_width: int
     llm_width: int
     kind: Literal["q_former", "linear_adaptor"] = "q_former"
     projection: Literal["vocabulary", "linear"] = "vocabulary"
     window: int = 16  # encoder frames
-    queries: int = 4  # learnt queries for each window
+    queries: int = 3  # learnt queries for each window
     layers: int = 2  # Q-Former layers
     context_layers: int = 2  # transformer layers across windows; 0 leaves windows independent, as in the papers
     width: int = 512

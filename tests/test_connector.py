@@ -41,9 +41,9 @@ def test_what_stands_in_the_padding_does_not_matter(connector: Connector, clips:
         assert same(one, two)
 
 
-def test_the_rate_is_four_vectors_for_sixteen_frames(clips: list[torch.Tensor]) -> None:
+def test_the_rate_is_three_vectors_for_sixteen_frames(clips: list[torch.Tensor]) -> None:
     vectors = tiny_connector("linear")(*pad_features(clips))
-    assert [len(speech.vectors) for speech in vectors] == [4 * -(-length // 16) for length in LENGTHS]
+    assert [len(speech.vectors) for speech in vectors] == [3 * -(-length // 16) for length in LENGTHS]
 
 
 def test_soft_tokens_follow_greedy_ctc() -> None:

@@ -49,7 +49,7 @@ class Labeller:
         self._cache: dict[str, Labels] = {}
 
     @classmethod
-    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 50) -> "Labeller":
+    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 2) -> "Labeller":
         """A head of the tokens heard at least `least` times in the distinct texts, spelling the rarer ones included.
 
         A token that cannot be split is kept if it is heard twice.
