@@ -37,6 +37,18 @@ def test_the_latency_table_is_what_bench_wrote(term: str, duration: str | None) 
     assert row[1:] == expected
 
 
+def test_the_hands_free_rows_are_what_bench_wrote() -> None:
+    part = next(part for part in figures("hands_free.json")["by_duration"] if part["duration"] == "3-8 s")
+    terms = {
+        "first token after the utterance is closed": "first_token",
+        "first sound after the first token": "first_audio_gap",
+    }
+    found = {cells[0]: cells[1:3] for cells in rows(ROOT / "README.md") if cells[0].startswith("hands-free")}
+    for name, term in terms.items():
+        expected = [pair(part["lanes"][lane][term]) for lane in ("end_to_end", "cascade")]
+        assert found[f"hands-free: {name}, 3-8 s clips"] == expected
+
+
 @pytest.mark.parametrize("document", ["README.md", "assets/checkpoints/v0/README.md"])
 def test_the_reading_tables_are_what_the_evaluation_wrote(document: str) -> None:
     rates = figures("reading.json")["word_error_rate"]
