@@ -146,10 +146,10 @@ def visitors_folder() -> Iterator[Path]:
             if time.time() - old.stat().st_mtime > FORGOTTEN:
                 shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="visitors-", dir=cache, ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "page")
+        before, os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_TEMP_DIR"], str(Path(folder) / "page")
         tempfile.tempdir = folder  # uploads pass through there before they are complete
         try:
             yield Path(folder)
         finally:
             tempfile.tempdir = None
-            del os.environ["GRADIO_TEMP_DIR"]
+            os.environ["GRADIO_TEMP_DIR"] = before
