@@ -8,7 +8,7 @@ LLM, the papers' form, is `train.instruction_tuning` with a recipe that leaves t
 """
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from assistant.checkpoint import CheckpointConfig, read_config, read_connector, write_checkpoint
-from assistant.connector import ConnectorConfig, QFormerConnector, pad_features
+from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, write_checkpoint
+from assistant.connector import ConnectorConfig, QFormerConnector
 from assistant.weights import llm_source
-from train.ctc import CtcModel, Labeller, held_out, mask_features, reading_error
+from train.ctc import CtcModel, Labeller, held_out, reading_error
 from train.features import FeatureCache
 from train.loop import Loop, Objective, fit
+from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
 
 VALIDATION = 200  # held-out samples that are read at every checkpoint
@@ -62,7 +63,7 @@ class CtcObjective(Objective):
             raise RecipeError("None of the samples can be learnt from; skipped.jsonl says why.")
         torch.manual_seed(recipe.loop.seed)
         if recipe.start:
-            self._config = read_config(recipe.start)
+            self._config = self._changed(read_config(recipe.start))
             connector = read_connector(recipe.start, self._config).requires_grad_(True).train()
             if not isinstance(connector, QFormerConnector) or self._config.connector.projection != "vocabulary":
                 raise RecipeError(f"{recipe.start} has no vocabulary projection to go on from.")
@@ -74,6 +75,13 @@ class CtcObjective(Objective):
             connector = QFormerConnector(self._config.connector, None, torch.tensor(self._labeller.token_ids))
         self._connector = connector
         self.model = CtcModel(connector)
+
+    def _changed(self, config: CheckpointConfig) -> CheckpointConfig:
+        """The checkpoint to start from with the recipe's changes, which must leave its weights fitting."""
+        try:
+            return replace(config, connector=replace(config.connector, **self._recipe.connector))
+        except TypeError as error:
+            raise RecipeError(f"[connector] of the recipe: {error}") from error
 
     def _fresh_config(self, tokens: int) -> CheckpointConfig:
         recipe = self._recipe
@@ -106,9 +114,8 @@ class CtcObjective(Objective):
     def batch(self, indices: list[int], rng: np.random.Generator) -> dict[str, Any]:
         """See `Objective`."""
         samples = [self._cache[self._training[index]] for index in indices]
-        features, lengths = pad_features([sample.features.float() for sample in samples])
-        labels = [self._labeller(sample.text) for sample in samples]
-        return {"features": mask_features(features, lengths, rng), "lengths": lengths, "labels": labels}
+        features, lengths = perturb([sample.features.float() for sample in samples], rng)
+        return {"features": features, "lengths": lengths, "labels": [self._labeller(sample.text) for sample in samples]}
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate on held-out sentences."""
@@ -133,7 +140,7 @@ def main() -> None:
     try:
         recipe = read_recipe(AdaptationRecipe, arguments.recipe, arguments.set)
         fit(CtcObjective(recipe), recipe.loop, arguments.out)
-    except (RecipeError, ValueError, OSError) as error:
+    except (RecipeError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 
 

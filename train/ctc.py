@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import jiwer
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -129,18 +128,6 @@ def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
         blank=BLANK,
         zero_infinity=True,
     )
-
-
-def mask_features(features: Tensor, lengths: Tensor, generator: np.random.Generator) -> Tensor:
-    """SpecAugment on encoder output [B, T, width]: a time span for each 1.5 s, and a tenth of the channels."""
-    features = features.clone()
-    for row, length in enumerate(lengths.tolist()):
-        for _ in range(1 + length // 75):
-            size = int(generator.integers(0, 13))
-            start = int(generator.integers(0, max(1, length - size)))
-            features[row, start : start + size] = 0
-    keep = torch.from_numpy(generator.random((len(features), 1, features.shape[2])) > 0.1)
-    return features * keep
 
 
 def held_out(text: str) -> bool:

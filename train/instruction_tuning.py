@@ -18,11 +18,18 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from assistant.checkpoint import TUNED_LLM, CheckpointConfig, read_config, read_connector, write_checkpoint
+from assistant.checkpoint import (
+    TUNED_LLM,
+    CheckpointConfig,
+    CheckpointError,
+    read_config,
+    read_connector,
+    write_checkpoint,
+)
 from assistant.connector import Connector, ConnectorConfig, QFormerConnector, build_connector, pad_features
 from assistant.llm import LLM, load_llm
 from assistant.weights import llm_source
-from train.ctc import Labeller, held_out, mask_features, reading_error
+from train.ctc import Labeller, held_out, reading_error
 from train.exchanges import (
     conversation_exchanges,
     no_speech_exchange,
@@ -33,6 +40,7 @@ from train.exchanges import (
 from train.features import FeatureCache
 from train.instructions import InstructionPool
 from train.loop import Loop, Objective, fit
+from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
 from train.reply import Exchange, ReplyModel
 
@@ -224,9 +232,7 @@ class TuningObjective(Objective):
         for text in (text for exchange in exchanges for text in exchange.spoken):
             recordings = self._recordings[text]
             clips.append(self._cache[recordings[int(rng.integers(len(recordings))) if rng else 0]].features.float())
-        features, lengths = pad_features(clips)
-        if rng is not None:
-            features = mask_features(features, lengths, rng)
+        features, lengths = pad_features(clips) if rng is None else perturb(clips, rng)
         return {"features": features, "lengths": lengths, "exchanges": exchanges}
 
     # What is reported and kept ----------------------------------------------------------------------------------
@@ -270,7 +276,7 @@ def main() -> None:
     try:
         recipe = read_recipe(TuningRecipe, arguments.recipe, arguments.set)
         fit(TuningObjective(recipe), recipe.loop, arguments.out)
-    except (RecipeError, ValueError, OSError) as error:
+    except (RecipeError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -38,6 +38,7 @@ class Loop:
     precision: Literal["no", "bf16"] = "no"  # bf16: mixed, for GPUs and for CPUs that have it
     gradient_checkpointing: bool = False  # less memory, a third more time
     save_every: int = 200  # steps between checkpoints, and between evaluations
+    keep_every: int = 0  # steps between checkpoints that stay, as `checkpoint-2000`, to be averaged; 0 keeps none
     log_every: int = 25
     workers: int = 0  # processes that prepare batches ahead
     seed: int = 1
@@ -131,6 +132,8 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
             if log:
                 rate = seen / (time.perf_counter() - clock)
                 log.write(done, dict(zip(totals, means, strict=True)), samples_per_s=rate)
+        if log and loop.keep_every and done % loop.keep_every == 0:
+            objective.export(out / f"checkpoint-{done}")
         if done % loop.save_every == 0 or done == loop.steps:
             save_state(state, model, optimizer, done)  # every process takes part, the first one writes
             if log:

@@ -186,6 +186,24 @@ def test_a_checkpoint_is_gone_on_from_with_its_own_head(
     assert not same_connector(tmp_path / "first", tmp_path / "second", 0.0)
 
 
+def test_a_run_that_goes_on_may_change_the_dropout_but_not_the_shape(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    train(monkeypatch, options(cache, tmp_path / "first", steps=5))
+    start = f'start="{tmp_path / "first" / "checkpoint"}"'
+    train(monkeypatch, options(cache, tmp_path / "second", start, "connector.dropout=0.25", steps=1))
+    assert read_config(tmp_path / "second" / "checkpoint").connector.dropout == 0.25
+    with pytest.raises(SystemExit, match="cannot be used"):
+        train(monkeypatch, options(cache, tmp_path / "third", start, "connector.width=32", steps=1))
+
+
+def test_checkpoints_to_be_averaged_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
+    train(monkeypatch, options(cache, tmp_path / "run", "loop.keep_every=2", steps=5))
+    kept = sorted(path.name for path in (tmp_path / "run").glob("checkpoint*"))
+    assert kept == ["checkpoint", "checkpoint-2", "checkpoint-4"]
+    assert read_config(tmp_path / "run" / "checkpoint-2") == read_config(tmp_path / "run" / "checkpoint")
+
+
 def test_other_data_than_a_run_began_with_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:

@@ -12,9 +12,11 @@ from assistant.connector import ConnectorConfig, QFormerConnector
 from train import averaging
 
 
-def write(folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False) -> Path:
+def write(
+    folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False, dropout: float = 0.0
+) -> Path:
     torch.manual_seed(seed)
-    shape = ConnectorConfig(32, 16, layers=1, context_layers=1, width=64, heads=2, tokens=len(tokens))
+    shape = ConnectorConfig(32, 16, layers=1, context_layers=1, width=64, heads=2, dropout=dropout, tokens=len(tokens))
     config = CheckpointConfig.of(shape, "whisper-base", "qwen2.5-coder-0.5b-instruct")
     matrices = {"lora_A": torch.zeros(2, 2)} if lora else None
     config = replace(config, lora={"r": 2}) if lora else config
@@ -27,7 +29,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_command_writes_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = [write(tmp_path / name, seed) for seed, name in enumerate("abc")]
+    folders = [write(tmp_path / name, seed, dropout=seed / 10) for seed, name in enumerate("abc")]
     monkeypatch.setattr(sys, "argv", ["averaging", *map(str, folders), "--out", str(tmp_path / "mean")])
     averaging.main()
     parts, mean = [state(folder) for folder in folders], state(tmp_path / "mean")

@@ -2,14 +2,13 @@
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from assistant.connector import ConnectorConfig, QFormerConnector, pad_features
-from train.ctc import CHARACTERS, CtcModel, Labeller, Labels, ctc, held_out, mask_features
+from train.ctc import CHARACTERS, CtcModel, Labeller, Labels, ctc, held_out
 
 WIDTH = 32  # of the cached features
 VERBS = ["open", "close", "clean", "paint"]
@@ -141,15 +140,6 @@ def test_silence_has_nothing_to_read_and_is_learnt_from() -> None:
     losses = CtcModel(small_connector([3, 4, 5]))(torch.randn(1, 50, WIDTH), torch.tensor([50]), [labels])
     losses["loss"].backward()
     assert torch.isfinite(losses["loss"]) and losses["loss"] > 0
-
-
-def test_masking_follows_its_generator_and_spares_the_original() -> None:
-    features, lengths = torch.ones(3, 400, WIDTH), torch.tensor([400, 200, 100])
-    first, again, other = (mask_features(features, lengths, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert features.all()
-    assert 0.03 < (first == 0).float().mean() < 0.4
 
 
 def test_a_small_model_learns_four_utterances_by_heart() -> None:
