@@ -92,10 +92,10 @@ class TuningObjective(Objective):
         self._skipped: list[dict[str, str]] = []
         torch.manual_seed(recipe.loop.seed)
 
-        precision = "bfloat16" if torch.cuda.is_available() else "float32"
+        mixed = torch.cuda.is_available() or recipe.loop.precision == "bf16"
         if recipe.tune == "full" and recipe.distillation:
             raise RecipeError("A teacher that is itself being tuned teaches nothing: distillation needs LoRA.")
-        self._llm: LLM = load_llm(recipe.llm, precision)
+        self._llm: LLM = load_llm(recipe.llm, "bfloat16" if mixed else "float32")
         settings = self._tune_llm()
         self._config, self._connector = self._make_connector(settings)
         reader = self._reader()
