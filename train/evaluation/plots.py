@@ -10,15 +10,8 @@ from matplotlib.figure import Figure as Canvas
 
 from train.evaluation.figures import ALL, Figure
 
-COLOURS = [
-    "#0072b2",
-    "#e69f00",
-    "#666666",
-    "#cc79a7",
-    "#009e73",
-    "#56b4e9",
-    "#d55e00",
-]  # Okabe and Ito: colour-blind safe
+# Okabe and Ito, colour-blind safe; black is the intervals'.
+COLOURS = ["#0072b2", "#e69f00", "#666666", "#cc79a7", "#009e73", "#56b4e9", "#d55e00", "#f0e442"]
 matplotlib.rcParams["svg.hashsalt"] = "earshot"  # the same figures give the same file
 
 
@@ -47,9 +40,10 @@ def draw_plots(folder: Path, found: Sequence[Figure]) -> list[tuple[str, str]]:
 
 def _bars(path: Path, title: str, across: str, chosen: Sequence[Figure]) -> None:
     """Groups of bars with their intervals, a colour for each system."""
-    groups = list(dict.fromkeys(getattr(figure, across) for figure in chosen))
+    groups = sorted(dict.fromkeys(getattr(figure, across) for figure in chosen), key=lambda group: bool(group == ALL))
     systems = list(dict.fromkeys(figure.system for figure in chosen))
-    canvas = Canvas(figsize=(max(6, 1.4 * len(groups)), 4), layout="constrained", facecolor="white")
+    inches = max(6, 1.4 * len(groups))
+    canvas = Canvas(figsize=(inches, 4), layout="constrained", facecolor="white")
     axes: Axes = canvas.subplots()
     width = 0.8 / len(systems)
     for index, system in enumerate(systems):
@@ -73,5 +67,5 @@ def _bars(path: Path, title: str, across: str, chosen: Sequence[Figure]) -> None
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=len(systems), loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    canvas.legend(frameon=False, ncols=min(len(systems), int(inches / 2)), loc="outside lower center")
     canvas.savefig(path, metadata={"Date": None})
