@@ -9,14 +9,14 @@ is needed. *Sense and Sensibility* is left out: a set that the reading is measur
 """
 
 import argparse
-import json
-import os
 import re
 import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from train.synthesize import write_sentences
 
 NOVELS = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
 LEFT_OUT = "SENSE AND SENSIBILITY"
@@ -67,10 +67,7 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(f"{error}. The top of train/literature.py says which packages are needed.") from error
     found = list(dict.fromkeys(sentence for book in books for sentence in sentences(book)))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.out.with_suffix(".partial")
-    partial.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in found), "utf-8")
-    os.replace(partial, arguments.out)
+    write_sentences(arguments.out, found)
     print(f"{len(found):,} distinct sentences of {len(books)} books.")
 
 

@@ -18,7 +18,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,14 @@ def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24) -> l
                 if shortest <= len(text.split()) <= longest and re.fullmatch(r"[\x20-\x7e]+", text):
                     sentences.setdefault(re.sub(r"\W", "", text.lower()), text)
     return list(sentences.values())
+
+
+def write_sentences(path: Path, sentences: Iterable[str]) -> None:
+    """Write a text set that `read_sentences` reads, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences), "utf-8")
+    os.replace(partial, path)
 
 
 def speak_to_file(job: dict[str, Any]) -> dict[str, Any] | None:

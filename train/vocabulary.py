@@ -8,8 +8,6 @@ Which words people use comes from `wordfreq`, most frequent first.
 """
 
 import argparse
-import json
-import os
 import random
 import re
 from collections import Counter
@@ -19,7 +17,7 @@ from pathlib import Path
 from wordfreq import top_n_list
 
 from train.manifest import refuse_held_out, spoken_form
-from train.synthesize import read_sentences
+from train.synthesize import read_sentences, write_sentences
 
 LENGTH = 7  # words said in one breath
 
@@ -51,10 +49,7 @@ def main() -> None:
     refuse_held_out(arguments.text)
     words = frequent_words(arguments.words)
     sentences = missing_sentences(read_sentences(arguments.text), words, arguments.least, arguments.seed)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.out.with_suffix(".partial")
-    partial.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences), "utf-8")
-    os.replace(partial, arguments.out)
+    write_sentences(arguments.out, sentences)
     print(f"{len(sentences):,} sentences, after which {len(words):,} words were said {arguments.least} times each.")
 
 

@@ -198,6 +198,25 @@ def test_an_llm_tuned_as_a_whole_is_kept_beside_the_connector(
     assert torch.equal(tuned.embeddings, objective._llm.embeddings)
 
 
+def test_mixed_precision_holds_the_llm_in_bfloat16_and_what_learns_in_float32(
+    monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., TuningRecipe], tmp_path: Path
+) -> None:
+    mixed = recipe(loop=Loop(2, frames_per_batch=400, warmup=1, log_every=1, precision="bf16"))
+    parameters = dict(TuningObjective(mixed).model.named_parameters())
+    assert {value.dtype for value in parameters.values() if value.requires_grad} == {torch.float32}
+    assert {value.dtype for value in parameters.values() if not value.requires_grad} == {torch.bfloat16}
+    run(monkeypatch, mixed, tmp_path / "run", 2)
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["reply"]) for line in logged if "reply" in line)
+
+
+def test_a_missing_checkpoint_to_start_from_is_named(
+    monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., TuningRecipe], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="gone"):
+        run(monkeypatch, recipe(start=tmp_path / "gone"), tmp_path / "run", 2)
+
+
 def test_gradient_checkpointing_changes_no_gradient(recipe: Callable[..., TuningRecipe]) -> None:
     gradients = []
     for checkpointing in (False, True):
@@ -290,6 +309,7 @@ frames_per_batch = 400
 accumulate = 2
 warmup = 1
 decay = 0.0
+precision = "{recipe.loop.precision}"
 save_every = 2
 log_every = 1
 """
