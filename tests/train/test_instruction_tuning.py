@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.nn import functional
 
 from assistant.checkpoint import CheckpointConfig, read_config, read_connector, read_lora, write_checkpoint
@@ -38,8 +39,11 @@ LINES = [
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it holds one precision for the process, whatever is asked
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def write_lines(path: Path, lines: list[dict[str, object]]) -> Path:
