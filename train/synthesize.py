@@ -204,6 +204,11 @@ def main() -> None:
     shares = {name: float(share) for name, share in (item.split("=") for item in arguments.engines.split(","))}
     if missing := [name for name in shares if not available(name)]:
         raise SystemExit(f"Not installed: {', '.join(missing)}. Install them, or leave them out of --engines.")
+    if "kokoro" in shares:
+        try:
+            kokoro.prepare()  # here once, before several processes would
+        except OSError as error:
+            raise SystemExit(f"{error} Leave kokoro out of --engines, or try again.") from error
     jobs = plan(read_sentences(arguments.text), arguments.out, arguments.count, shares, arguments.seed)
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         spoken = pool.imap(speak_to_file, jobs, chunksize=16)

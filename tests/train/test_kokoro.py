@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import sys
 import tarfile
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_voices_are_fetched_once_and_verified(monkeypatch: pytest.MonkeyPatch, t
     source = tmp_path / "voices.tgz"
     content = archive(source)
     monkeypatch.setattr(kokoro, "VOICES_URL", source.as_uri())
-    with pytest.raises(RuntimeError, match="not the file that was expected"):
+    with pytest.raises(OSError, match="not the file that was expected"):
         kokoro._voices.__wrapped__()
     assert not list((tmp_path / "cache").iterdir())
 
@@ -83,3 +84,15 @@ def test_voices_are_fetched_once_and_verified(monkeypatch: pytest.MonkeyPatch, t
         assert voices["af_new"].shape == (510, 1, 256)
         assert voices["af_new"][1, 0, 0] == 256
         source.unlink(missing_ok=True)  # the second time it comes from the cache
+
+
+def test_without_a_network_the_command_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kokoro, "VOICES_URL", (tmp_path / "gone.tgz").as_uri())
+    kokoro._voices.cache_clear()
+    (tmp_path / "a.jsonl").write_text('{"text": "Turn on the light."}')
+    command = ["synthesize", str(tmp_path / "a.jsonl"), "--out", str(tmp_path / "out"), "--engines", "kokoro=1"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match=r"cannot be fetched from .*gone\.tgz.*--engines"):
+        synthesize.main()
+    assert not (tmp_path / "out").exists()
