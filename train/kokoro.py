@@ -5,11 +5,11 @@ are fetched once from the npm package kokoro-js. A second of speech takes a core
 """
 
 import hashlib
+import io
 import json
 import os
 import random
 import tarfile
-import urllib.error
 import urllib.request
 from functools import cache
 from importlib.resources import files
@@ -105,15 +105,15 @@ def _voices() -> dict[str, np.ndarray]:
         archive.parent.mkdir(parents=True, exist_ok=True)
         try:
             with urllib.request.urlopen(VOICES_URL, timeout=60) as response:
-                content = _verified(response.read(), VOICES_SHA256, VOICES_URL)
-        except urllib.error.URLError as error:
-            raise OSError(f"Kokoro's voices cannot be fetched from {VOICES_URL} ({error.reason}).") from error
+                content = response.read()
+        except OSError as error:
+            raise OSError(f"Kokoro's voices cannot be fetched from {VOICES_URL} ({error}).") from error
         partial = archive.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(content)
+        partial.write_bytes(_verified(content, VOICES_SHA256, VOICES_URL))
         os.replace(partial, archive)
-    _verified(archive.read_bytes(), VOICES_SHA256, str(archive))
+    content = _verified(archive.read_bytes(), VOICES_SHA256, f"{archive} (delete it to fetch it again)")
     voices = {}
-    with tarfile.open(archive) as members:
+    with tarfile.open(fileobj=io.BytesIO(content)) as members:
         for member in members:
             if member.name.endswith(".bin") and (file := members.extractfile(member)):
                 voices[Path(member.name).stem] = np.frombuffer(file.read(), np.float32).reshape(-1, 1, 256)
