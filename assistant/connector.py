@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
+from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
 BLANK = 0  # index of the CTC blank in the vocabulary head; token i of the head is index i + 1
 
@@ -25,12 +26,9 @@ class ConnectorConfig:
     kind: Literal["q_former", "linear_adaptor"] = "q_former"
     projection: Literal["vocabulary", "linear"] = "vocabulary"
     window: int = 16  # encoder frames
+    margin: int = 8  # frames that a window's queries see on either side of it, at most `window`; 0 in the papers
     queries: int = 3  # learnt queries for each window
-    layers: int = 2  # Q-Former layers
-    context_layers: int = 2  # transformer layers across windows; 0 leaves windows independent, as in the papers
-    width: int = 512
-    heads: int = 8
-    dropout: float = 0.0  # a run on a CPU sees its data two or three times: there is nothing to over-fit
+    layers: int = 4  # of the Q-Former
     residual: bool = False  # beside the vocabulary projection, a linear path for what words do not carry
     tokens: int = 0  # LLM tokens in the vocabulary head
 
@@ -103,76 +101,60 @@ class LinearAdaptor(Connector):
 
 
 class QFormerConnector(Connector):
-    """LayerNorm -> windows -> Q-Former -> context across windows -> projection."""
+    """Q-Former, then projection: a clip's queries see each other, and each the frames around its window."""
 
     token_ids: Tensor
 
     def __init__(self, config: ConnectorConfig, embeddings: Tensor | None, token_ids: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
-        self.norm = nn.LayerNorm(config.encoder_width)
-        self.query = nn.Parameter(torch.randn(1, config.queries, config.width) * 0.02)
-        self.q_former = Blip2QFormerModel(
-            Blip2QFormerConfig(
-                hidden_size=config.width,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                intermediate_size=2 * config.width,
-                cross_attention_frequency=1,
-                encoder_hidden_size=config.encoder_width,
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-            )
-        )
-        self.context = nn.ModuleList(ContextLayer(config) for _ in range(config.context_layers))
+        width = config.encoder_width
+        self.query = nn.Parameter(torch.randn(config.queries, width) * 0.02)
+        self.layers = nn.ModuleList(QFormerLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
         self.head: nn.Linear
         if config.projection == "linear":
-            self.head = nn.Linear(config.width, config.llm_width)
+            self.head = nn.Linear(width, config.llm_width)
         else:
             if token_ids is None or len(token_ids) != config.tokens:
                 raise ValueError(f"A vocabulary projection of {config.tokens} tokens needs as many token ids.")
-            self.head = nn.Linear(config.width, config.tokens + 1)
+            self.blank = nn.Linear(width, 1)  # apart from the head, which training leaves as Whisper made it
+            self.head = nn.Linear(width, config.tokens)
             self.register_buffer("token_ids", token_ids.to(torch.int64))
             # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
             self._embeddings = None if embeddings is None else [embeddings]
             if config.residual:
-                self.residual = nn.Linear(config.width, config.llm_width, bias=False)
+                self.residual = nn.Linear(width, config.llm_width, bias=False)
                 nn.init.zeros_(self.residual.weight)  # words alone, until training finds something to add
 
-    def windows(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Q-Former output [B, S, width] and its lengths [B], S a multiple of `queries`; windows do not see each other.
+    def hidden(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States before the projection [B, S, width] and how many of them are real [B], a multiple of `queries`.
 
-        A window is kept when it holds at least one real frame, and its padding is masked: batch mates change nothing.
+        A window counts when it holds at least one real frame, and padding is masked: batch mates change nothing.
         """
-        size, (batch, frames, _) = self.config.window, features.shape
-        count = -(-frames // size)
-        features = nn.functional.pad(self.norm(features), (0, 0, 0, count * size - frames))
-        real = torch.arange(count * size, device=features.device) < lengths[:, None]  # [B, count * size]
-        windows = features.reshape(batch * count, size, -1)
-        mask = real.reshape(batch * count, size)
-        kept = mask.any(1)
-        queries = self.q_former(
-            query_embeds=self.query.expand(int(kept.sum()), -1, -1),
-            encoder_hidden_states=windows[kept],
-            encoder_attention_mask=mask[kept].long(),
-        ).last_hidden_state  # [kept, queries, width]
-        output = queries.new_zeros(batch * count, *queries.shape[1:])
-        output[kept] = queries
-        return output.reshape(batch, count * self.config.queries, -1), -(-lengths // size) * self.config.queries
+        config, (batch, frames, _) = self.config, features.shape
+        count = -(-frames // config.window)
+        features = functional.pad(features, (0, 0, 0, count * config.window - frames))
+        heard = torch.arange(count * config.window, device=features.device) < lengths[:, None]
+        visible = _spans(heard[..., None], config)[..., 0]
+        visible = visible | ~visible.any(-1, keepdim=True)  # a softmax over nothing is no number
+        lengths = -(-lengths // config.window) * config.queries
+        real = torch.arange(count * config.queries, device=features.device) < lengths[:, None]
+        states = self.query.repeat(count, 1).expand(batch, -1, -1)
+        for layer in self.layers:
+            states = layer(states, real, features, visible)
+        return self.norm(states), lengths
 
-    def hidden(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """States before the projection [B, S, width], the windows' own output [B, S, width] and the lengths [B]."""
-        local, lengths = self.windows(features, lengths)
-        real = torch.arange(local.shape[1], device=local.device) < lengths[:, None]
-        states = local
-        for layer in self.context:
-            states = layer(states, real)
-        return states, local, lengths
+    def project(self, states: Tensor) -> Tensor:
+        """States [B, S, width] -> CTC logits [B, S, tokens + 1], or the LLM's vectors [B, S, llm_width]."""
+        if self.config.projection == "linear":
+            return self.head(states)
+        return torch.cat([self.blank(states), self.head(states)], -1)
 
     def forward(self, features: Tensor, lengths: Tensor) -> list[Speech]:
         """See `Connector.forward`."""
-        states, _, lengths = self.hidden(features, lengths)
-        return self.speech(states, self.head(states), lengths)
+        states, lengths = self.hidden(features, lengths)
+        return self.speech(states, self.project(states), lengths)
 
     def speech(self, states: Tensor, projected: Tensor, lengths: Tensor) -> list[Speech]:
         """What the LLM gets, from the states [B, S, width], what the head made of them [B, S, ...] and lengths [B]."""
@@ -185,8 +167,8 @@ class QFormerConnector(Connector):
 
     def tokens(self, features: Tensor, lengths: Tensor) -> list[Tensor]:
         """LLM token ids [n] read in each clip: greedy CTC decoding. Needs no embeddings."""
-        states, _, lengths = self.hidden(features, lengths)
-        logits = self.head(states)
+        states, lengths = self.hidden(features, lengths)
+        logits = self.project(states)
         return [self.greedy(clip[:length]) for clip, length in zip(logits, lengths.tolist(), strict=True)]
 
     def greedy(self, logits: Tensor) -> Tensor:
@@ -233,27 +215,59 @@ def _mean_of_runs(values: Tensor, first: Tensor) -> Tensor:
     return sums / run.bincount()[:, None]
 
 
-class ContextLayer(nn.Module):
-    """Lets windows see each other: a depthwise convolution, which also tells order, then a transformer layer."""
+class QFormerLayer(nn.Module):
+    """The queries of a clip see each other, then each sees the frames around its window.
 
-    def __init__(self, config: ConnectorConfig, kernel: int = 15) -> None:
+    The parameters are a decoder block of Whisper's, so that training can begin from one (`train.whisper_start`). What
+    tells the decoder the order of its tokens is told here by a depthwise convolution, which is nothing to begin with.
+    """
+
+    def __init__(self, config: ConnectorConfig, kernel: int = 9) -> None:
         super().__init__()
-        self.convolution = nn.Conv1d(config.width, config.width, kernel, padding=kernel // 2, groups=config.width)
-        self.transformer = nn.TransformerEncoderLayer(
-            config.width,
-            config.heads,
-            2 * config.width,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
+        self.config = config
+        width = config.encoder_width
+        self.order = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        for parameter in self.order.parameters():
+            nn.init.zeros_(parameter)
+        heads = max(1, width // 64)  # every Whisper size has heads of width 64
+        self.block = ResidualAttentionBlock(width, heads, cross_attention=True)
 
-    def forward(self, states: Tensor, real: Tensor) -> Tensor:
-        """States [B, S, width], `real` [B, S] false on padding -> [B, S, width]."""
+    def forward(self, states: Tensor, real: Tensor, features: Tensor, visible: Tensor) -> Tensor:
+        """States [B, S, width] -> [B, S, width].
+
+        `real` [B, S] is false on padding; of what a window's queries see of the features [B, T, width], `visible`
+        [B, windows, span] is real.
+        """
+        block = self.block
         states = states * real[..., None]
-        states = states + nn.functional.gelu(self.convolution(states.transpose(1, 2)).transpose(1, 2))
-        return self.transformer(states, src_key_padding_mask=~real)
+        states = states + self.order(states.transpose(1, 2)).transpose(1, 2)
+        normed = block.attn_ln(states)
+        attention = block.attn
+        states = states + _attend(
+            attention, normed, attention.key(normed), attention.value(normed), real[:, None, None]
+        )
+        windows = block.cross_attn_ln(states).unflatten(1, (visible.shape[1], -1))
+        attention = block.cross_attn
+        keys, values = (_spans(project(features), self.config) for project in (attention.key, attention.value))
+        states = states + _attend(attention, windows, keys, values, visible[:, :, None, None]).flatten(1, 2)
+        return states + block.mlp(block.mlp_ln(states))
+
+
+def _spans(frames: Tensor, config: ConnectorConfig) -> Tensor:
+    """Frames of whole windows [B, T, n] -> what each window's queries see [B, windows, margin + window + margin, n]."""
+    windows = functional.pad(frames.unflatten(1, (-1, config.window)), (0, 0, 0, 0, 1, 1))
+    before, after = windows[:, :-2, config.window - config.margin :], windows[:, 2:, : config.margin]
+    return torch.cat([before, windows[:, 1:-1], after], 2)
+
+
+def _attend(attention: MultiHeadAttention, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Whisper's attention, with a mask: queries [..., q, width], keys and values [..., k, width] -> [..., q, width]."""
+
+    def heads(states: Tensor) -> Tensor:
+        return states.unflatten(-1, (attention.n_head, -1)).transpose(-2, -3)
+
+    found = functional.scaled_dot_product_attention(heads(attention.query(queries)), heads(keys), heads(values), mask)
+    return attention.out(found.transpose(-2, -3).flatten(-2))
 
 
 def pad_features(clips: list[Tensor]) -> tuple[Tensor, Tensor]:

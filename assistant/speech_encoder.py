@@ -17,8 +17,8 @@ SEARCH = 5 * SAMPLE_RATE  # samples before a segment's end in which the quietest
 
 
 def load_whisper(name: str, device: str | torch.device = "cpu") -> Whisper:
-    """Whisper with frozen float32 weights, by its name in `models.toml` or any size on the hub."""
-    return whisper_from_folder(locate(name), device)
+    """Whisper with frozen float32 weights, by its name in `models.toml`, any size on the hub, or a converted folder."""
+    return whisper_from_folder(Path(name) if Path(name).is_dir() else locate(name), device)
 
 
 def whisper_from_folder(folder: Path, device: str | torch.device = "cpu") -> Whisper:

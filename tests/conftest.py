@@ -93,9 +93,6 @@ def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
         projection="vocabulary" if kind in ("vocabulary", "residual") else "linear",
         residual=kind == "residual",
         layers=1,
-        context_layers=1,
-        width=32,
-        heads=2,
         tokens=20 if kind in ("vocabulary", "residual") else 0,
     )
     built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120))

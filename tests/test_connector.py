@@ -52,7 +52,7 @@ def test_soft_tokens_follow_greedy_ctc() -> None:
     path = [0, 3, 3, 0, 3, 7, 7, 0, 0, 1]  # head indices; 0 is the blank
     logits = torch.full((len(path), 21), -20.0)
     logits[range(len(path)), path] = 20.0
-    speech = connector.read(torch.zeros(len(logits), 32), logits)
+    speech = connector.read(torch.zeros(len(logits), 64), logits)
     assert speech.tokens.tolist() == [102, 102, 106, 100]
     assert connector._embeddings is not None
     assert torch.allclose(speech.vectors, connector._embeddings[0][speech.tokens], atol=1e-4)
@@ -66,7 +66,7 @@ def test_an_uncertain_token_is_a_mixture() -> None:
     logits[0, [1, 2]] = torch.tensor([0.6, 0.3]).log()
     logits[0, 0] = torch.tensor(0.1).log()
     expected = 2 / 3 * connector._embeddings[0][100] + 1 / 3 * connector._embeddings[0][101]
-    speech = connector.read(torch.zeros(len(logits), 32), logits)
+    speech = connector.read(torch.zeros(len(logits), 64), logits)
     assert torch.allclose(speech.vectors[0], expected, atol=1e-4)
     assert speech.confidence.item() == pytest.approx(0.6, abs=1e-3)
 
@@ -76,7 +76,7 @@ def test_blanks_alone_are_no_speech() -> None:
     assert isinstance(connector, QFormerConnector)
     logits = torch.full((6, 21), -20.0)
     logits[:, 0] = 20.0
-    speech = connector.read(torch.zeros(len(logits), 32), logits)
+    speech = connector.read(torch.zeros(len(logits), 64), logits)
     assert speech.vectors.shape == (0, WIDTH) and len(speech.tokens) == 0
 
 
@@ -122,7 +122,7 @@ def test_damaged_checkpoints_are_refused_in_words(tiny_checkpoint, tmp_path) -> 
     with pytest.raises(CheckpointError, match="no checkpoint"):
         read_config(tmp_path / "nothing")
     config = read_config(tiny_checkpoint)
-    wrong = replace(config, connector=replace(config.connector, width=64))
+    wrong = replace(config, connector=replace(config.connector, layers=2))
     with pytest.raises(CheckpointError, match="cannot be used"):
         read_connector(tiny_checkpoint, wrong, torch.randn(258, WIDTH))
     (tiny_checkpoint / "connector.safetensors").write_bytes(b"half a file")

@@ -18,12 +18,14 @@ from transformers import AutoConfig, AutoTokenizer
 
 from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, write_checkpoint
 from assistant.connector import ConnectorConfig, QFormerConnector
+from assistant.speech_encoder import load_whisper
 from assistant.weights import llm_source
-from train.ctc import CtcModel, Labeller, held_out, reading_error
+from train.ctc import CtcModel, Labeller, common_words, held_out, reading_error
 from train.features import FeatureCache
 from train.loop import Loop, Objective, fit
 from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
+from train.whisper_start import learn, start_from_whisper
 
 VALIDATION = 200  # held-out samples that are read at every checkpoint
 
@@ -34,7 +36,7 @@ class AdaptationRecipe:
 
     features: tuple[Path, ...]  # folders written by train.features
     loop: Loop
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     weight_decay: float = 0.01
     start: Path | None = None  # checkpoint to go on from: its connector, its head
     connector: dict[str, Any] = field(default_factory=dict)  # entries of ConnectorConfig that differ from the default
@@ -64,15 +66,17 @@ class CtcObjective(Objective):
         torch.manual_seed(recipe.loop.seed)
         if recipe.start:
             self._config = self._changed(read_config(recipe.start))
-            connector = read_connector(recipe.start, self._config).requires_grad_(True).train()
+            connector = read_connector(recipe.start, self._config)
             if not isinstance(connector, QFormerConnector) or self._config.connector.projection != "vocabulary":
                 raise RecipeError(f"{recipe.start} has no vocabulary projection to go on from.")
             self._labeller = Labeller(self._tokenizer, connector.token_ids.tolist())
         else:
             texts = [self._cache.entries[index]["text"] for index in self._training]
-            self._labeller = Labeller.from_texts(self._tokenizer, texts)
+            self._labeller = Labeller.from_texts(self._tokenizer, texts, common_words())
             self._config = self._fresh_config(len(self._labeller.token_ids))
             connector = QFormerConnector(self._config.connector, None, torch.tensor(self._labeller.token_ids))
+            start_from_whisper(connector, load_whisper(recipe.whisper), self._tokenizer)
+        learn(connector)
         self._connector = connector
         self.model = CtcModel(connector)
 
@@ -104,7 +108,7 @@ class CtcObjective(Objective):
     def groups(self) -> list[dict[str, Any]]:
         """See `Objective`."""
         recipe = self._recipe
-        parameters = list(self.model.parameters())
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return [{"params": parameters, "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}]
 
     def lengths(self) -> list[int]:

@@ -1,35 +1,19 @@
-"""The CTC form of stage 1: the connector learns to read the LLM's own tokens; neither encoder nor LLM runs.
-
-A second, small CTC head spells characters from the Q-Former's own output (before windows see each other) during
-training only: letters are learnt from few hours and give the rarer tokens something to build on (hierarchical CTC, cf.
-arXiv 1807.07104).
-"""
+"""The CTC form of stage 1: the connector learns to read the LLM's own tokens; neither encoder nor LLM runs."""
 
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import jiwer
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
+from wordfreq import top_n_list
 
 from assistant.connector import BLANK, QFormerConnector, pad_features
 from train.features import Sample
 from train.manifest import spoken_form
-
-CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"  # index + 1; 0 is the blank
-SPELLING_RATE = 3  # characters that one query may spell
-SPELLING_WEIGHT = 0.3
-
-
-@dataclass(frozen=True)
-class Labels:
-    """CTC targets of one text: indices of the vocabulary head and of `CHARACTERS`."""
-
-    tokens: list[int]
-    characters: list[int]
 
 
 class Labeller:
@@ -45,36 +29,37 @@ class Labeller:
         self._names = {token: name for name, token in self._vocabulary.items()}
         self.token_ids = token_ids
         self._index = {token: position + 1 for position, token in enumerate(token_ids)}
-        self._cache: dict[str, Labels] = {}
+        self._cache: dict[str, list[int]] = {}
 
     @classmethod
-    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], least: int = 2) -> "Labeller":
+    def from_texts(
+        cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], words: Iterable[str] = (), least: int = 2
+    ) -> "Labeller":
         """A head of the tokens heard at least `least` times in the distinct texts, spelling the rarer ones included.
 
-        A token that cannot be split is kept if it is heard twice.
+        A token that cannot be split is kept if it is heard twice; `words` of one token are kept unheard.
         """
         labeller = cls(tokenizer, [])
         counts = Counter(token for text in set(texts) for token in _encode(tokenizer, text))
         lengths: defaultdict[int, set[int]] = defaultdict(set)
         for token in counts:
             lengths[len(labeller._names[token])].add(token)
-        kept = []
+        kept = {tokens[0] for word in words if len(tokens := _encode(tokenizer, word)) == 1}
         for length in range(max(lengths, default=0), 0, -1):  # the longest first: its parts are counted before theirs
             for token in lengths[length]:
-                parts = labeller._split(token) if counts[token] < least else None
+                parts = labeller._split(token) if counts[token] < least and token not in kept else None
                 for part in parts or ():
                     counts[part] += counts[token]
                     lengths[len(labeller._names[part])].add(part)
                 if parts is None and counts[token] >= min(least, 2):
-                    kept.append(token)
+                    kept.add(token)
         return cls(tokenizer, sorted(kept))
 
-    def __call__(self, text: str) -> Labels:
-        """Labels of a transcript; tokens that the head can neither read nor spell are left out."""
+    def __call__(self, text: str) -> list[int]:
+        """Places in the vocabulary head; tokens of the transcript that it can neither read nor spell are left out."""
         if text not in self._cache:
-            tokens = [self._index[part] for token in _encode(self._tokenizer, text) for part in self._spell(token)]
-            characters = [CHARACTERS.index(c) + 1 for c in spoken_form(text) if c in CHARACTERS]
-            self._cache[text] = Labels(tokens, characters)
+            tokens = _encode(self._tokenizer, text)
+            self._cache[text] = [self._index[part] for token in tokens for part in self._spell(token)]
         return self._cache[text]
 
     def _spell(self, token: int) -> list[int]:
@@ -95,27 +80,27 @@ class Labeller:
         return min(ways, key=max, default=None)
 
 
+def common_words() -> list[str]:
+    """The most frequent words of English, which a head can read whether or not its training speech says them."""
+    return list(top_n_list("en", 20_000))
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     spoken = spoken_form(text)
     return tokenizer(" " + spoken, add_special_tokens=False).input_ids if spoken else []
 
 
 class CtcModel(nn.Module):
-    """The connector with the spelling head that only training needs."""
+    """The connector with its loss."""
 
     def __init__(self, connector: QFormerConnector) -> None:
         super().__init__()
         self.connector = connector
-        self.spelling = nn.Linear(connector.config.width, SPELLING_RATE * (len(CHARACTERS) + 1))
 
-    def forward(self, features: Tensor, lengths: Tensor, labels: list[Labels]) -> dict[str, Tensor]:
-        """CTC losses (per label) of the tokens and of the characters for a padded batch [B, T, width]."""
-        states, local, lengths = self.connector.hidden(features, lengths)
-        reading = ctc(self.connector.head(states), lengths, [label.tokens for label in labels])
-        batch, steps, _ = local.shape
-        spelt = self.spelling(local).reshape(batch, steps * SPELLING_RATE, -1)
-        spelling = ctc(spelt, lengths * SPELLING_RATE, [label.characters for label in labels])
-        return {"loss": reading + SPELLING_WEIGHT * spelling, "reading": reading, "spelling": spelling}
+    def forward(self, features: Tensor, lengths: Tensor, labels: list[list[int]]) -> dict[str, Tensor]:
+        """CTC loss (per label) of a padded batch [B, T, width]."""
+        states, lengths = self.connector.hidden(features, lengths)
+        return {"loss": ctc(self.connector.project(states), lengths, labels)}
 
 
 def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:

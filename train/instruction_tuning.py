@@ -28,8 +28,9 @@ from assistant.checkpoint import (
 )
 from assistant.connector import Connector, ConnectorConfig, QFormerConnector, build_connector, pad_features
 from assistant.llm import LLM, load_llm
+from assistant.speech_encoder import load_whisper
 from assistant.weights import llm_source
-from train.ctc import Labeller, held_out, reading_error
+from train.ctc import Labeller, common_words, held_out, reading_error
 from train.exchanges import (
     conversation_exchanges,
     no_speech_exchange,
@@ -43,6 +44,7 @@ from train.loop import Loop, Objective, fit
 from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
 from train.reply import Exchange, ReplyModel
+from train.whisper_start import learn, start_from_whisper
 
 VALIDATION = 64  # held-out exchanges that are looked at with every checkpoint
 LONGEST_TARGET = 160  # tokens
@@ -64,7 +66,7 @@ class TuningRecipe:
     features: tuple[Path, ...]  # folders written by train.features
     self_powered: tuple[Path, ...]  # manifests written by train.self_powered
     loop: Loop
-    start: Path | None = None  # checkpoint of stage 1; without it the connector begins at random
+    start: Path | None = None  # checkpoint of stage 1; without it the connector begins as stage 1 would
     conversations: tuple[Path, ...] = ()  # manifests of spoken conversations
     no_speech: float = 0.03  # share of samples without speech, when a cache holds recordings without words
     targets: Literal["self-powered", "transcripts"] = "self-powered"
@@ -146,12 +148,14 @@ class TuningObjective(Objective):
                 config, connector = replace(config, connector=wider.config), wider
         else:
             texts = [text for text in self._recordings if text]
-            token_ids = Labeller.from_texts(self._llm.tokenizer, texts).token_ids
+            token_ids = Labeller.from_texts(self._llm.tokenizer, texts, common_words()).token_ids
             width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
             shape = ConnectorConfig(self._cache[0].features.shape[1], width, tokens=len(token_ids), **recipe.connector)
             connector = build_connector(shape, embeddings, torch.tensor(token_ids))
+            start_from_whisper(connector, load_whisper(recipe.whisper), self._llm.tokenizer)
             config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
-        return replace(config, lora=lora), connector.train().requires_grad_(True)
+        learn(connector)
+        return replace(config, lora=lora), connector
 
     def _reader(self) -> QFormerConnector | None:
         """The connector when it reads words."""
@@ -164,7 +168,10 @@ class TuningObjective(Objective):
         recipe = self._recipe
         llm = [parameter for parameter in self._llm.model.parameters() if parameter.requires_grad]
         groups = [
-            {"params": list(self._connector.parameters()), "lr": recipe.connector_learning_rate},
+            {
+                "params": [p for p in self._connector.parameters() if p.requires_grad],
+                "lr": recipe.connector_learning_rate,
+            },
             {"params": llm, "lr": recipe.llm_learning_rate},
         ]
         return [{**group, "weight_decay": recipe.weight_decay} for group in groups if group["params"]]

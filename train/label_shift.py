@@ -34,7 +34,7 @@ def log_ratios(tokenizer: PreTrainedTokenizerBase, token_ids: list[int], texts: 
     Tokens that do not begin a word are 0, as nobody counts how often English says those.
     """
     labeller = Labeller(tokenizer, token_ids)
-    counts = Counter(index for text in texts for index in labeller(text).tokens)
+    counts = Counter(index for text in texts for index in labeller(text))
     said = torch.tensor([counts[index + 1] + UNSEEN for index in range(len(token_ids))])
     names = [str(tokenizer.decode([token])) for token in token_ids]
     english = torch.tensor([word_frequency(name.strip(), "en") if name[:1] == " " else 0 for name in names])
@@ -57,7 +57,7 @@ def main() -> None:
             raise CheckpointError(f"{arguments.checkpoint} has no vocabulary projection, so no words to expect.")
         texts = [entry["text"] for entry in FeatureCache(arguments.features).entries]
         tokenizer = AutoTokenizer.from_pretrained(llm_source(config.llm))
-        connector.head.bias.data[1:] += STRENGTH * log_ratios(tokenizer, connector.token_ids.tolist(), texts)
+        connector.head.bias.data += STRENGTH * log_ratios(tokenizer, connector.token_ids.tolist(), texts)
         write_checkpoint(arguments.out, config, connector)
     except (CheckpointError, ValueError, OSError) as error:
         raise SystemExit(str(error)) from error

@@ -80,7 +80,7 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
     Writes `state.safetensors` (to go on), `checkpoint/` (to use), `log.jsonl`, `skipped.jsonl` and TensorBoard events.
     """
     accelerator = Accelerator(mixed_precision=loop.precision, cpu=not torch.cuda.is_available())
-    optimizer = torch.optim.AdamW(objective.groups(), betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(objective.groups(), betas=(0.9, 0.98), fused=True)
     peaks = [group["lr"] for group in optimizer.param_groups]
     model, prepared = accelerator.prepare(objective.model, optimizer)
 

@@ -81,12 +81,12 @@ class ReplyModel(nn.Module):
         """Vectors [n, llm_width] of each clip, and the CTC loss of reading it."""
         if not isinstance(self.connector, QFormerConnector):
             return [speech.vectors for speech in self.connector(features, lengths)], features.new_zeros(())
-        states, _, lengths = self.connector.hidden(features, lengths)
-        projected = self.connector.head(states)
+        states, lengths = self.connector.hidden(features, lengths)
+        projected = self.connector.project(states)
         vectors = [respelt(speech, self._llm).vectors for speech in self.connector.speech(states, projected, lengths)]
         if not self._ctc_weight or self._labeller is None:
             return vectors, features.new_zeros(())
-        return vectors, ctc(projected, lengths, [self._labeller(text).tokens for text in texts])
+        return vectors, ctc(projected, lengths, [self._labeller(text) for text in texts])
 
     def _reply(self, exchange: Exchange) -> Tensor:
         """Token ids [n] of the reply and the end of its turn."""

@@ -50,7 +50,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     Raises
     ------
     StateError
-        The file is of a model of another shape: other data (another vocabulary head) or another recipe.
+        The file is of a model of another shape or other tokens: other data or another recipe.
     """
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
@@ -65,7 +65,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     options = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
     groups = get_optimizer_state_dict(model, optimizer, options=options)["param_groups"]
     known: Any = get_model_state_dict(model, options=options)
-    wrong = {name for name in known.keys() | parameters.keys() if _shape(known, name) != _shape(parameters, name)}
+    wrong = {name for name in known.keys() | parameters.keys() if not _alike(known.get(name), parameters.get(name))}
     if wrong:
         raise StateError(
             f"{path} is the state of another model ({', '.join(sorted(wrong)[:3])}): the recipe or the data, and with "
@@ -77,5 +77,8 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     return step
 
 
-def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
-    return tensors[name].shape if name in tensors else None
+def _alike(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether one can take the other's place: whole numbers are not learnt, so they must be equal."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return one.is_floating_point() or one.cpu().equal(other.cpu())

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from assistant.checkpoint import read_config, read_connector
-from tests.train.test_ctc import SENTENCES, WIDTH, word_tokenizer
+from tests.train.test_ctc import RARE, SENTENCES, VERBS, WIDTH, word_tokenizer
 from train import adaptation
 from train.ctc import held_out
 from train.features import FeatureCache
@@ -24,13 +24,10 @@ STEPS, SAVE = 150, 50
 RECIPE = """
 features = ["{features}"]
 llm = "{llm}"
+whisper = "{whisper}"
 
 [connector]
 layers = 1
-context_layers = 1
-width = 64
-heads = 2
-dropout = 0.1
 
 [loop]
 steps = {steps}
@@ -51,9 +48,10 @@ def unseen(count: int) -> list[str]:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """Forty cached utterances of random features, two of them for validation; the folder `llm` beside it."""
+def cache(tmp_path: Path, tiny_whisper_folder: Path) -> Path:
+    """Forty cached utterances of random features, two of them for validation; `llm` and `whisper` beside it."""
     word_tokenizer().save_pretrained(tmp_path / "llm")
+    (tmp_path / "whisper").symlink_to(tiny_whisper_folder)
     config = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2}
     (tmp_path / "llm" / "config.json").write_text(json.dumps(config))
     texts = [text for text in SENTENCES * 2 if not held_out(text)][:38] + unseen(2)
@@ -75,7 +73,8 @@ def write_cache(folder: Path, samples: list[tuple[str, int | None]]) -> Path:
 
 def options(cache: Path, out: Path, *changes: str, steps: int = STEPS, save: int = SAVE) -> list[str]:
     recipe = cache.parent / "recipe.toml"
-    recipe.write_text(RECIPE.format(features=cache, llm=cache.parent / "llm", steps=steps, save=save))
+    models = {"llm": cache.parent / "llm", "whisper": cache.parent / "whisper"}
+    recipe.write_text(RECIPE.format(features=cache, **models, steps=steps, save=save))
     return [str(recipe), "--out", str(out), *(part for change in changes for part in ("--set", change))]
 
 
@@ -129,7 +128,7 @@ def test_killed_and_resumed_is_uninterrupted(monkeypatch: pytest.MonkeyPatch, tm
         whole[step].pop("validation_wer")
     for done, losses in whole.items():
         assert resumed[done] == pytest.approx(losses, abs=1e-3), f"step {done}"
-    assert whole[STEPS]["reading"] < 0.9 * whole[25]["reading"]  # it learns, so equal curves say something
+    assert whole[STEPS]["loss"] < 0.9 * whole[25]["loss"]  # it learns, so equal curves say something
     assert "validation_wer" in whole[STEPS]
     assert list((tmp_path / "killed" / "tensorboard").iterdir())
     assert same_connector(tmp_path / "whole", tmp_path / "killed")
@@ -149,14 +148,13 @@ def test_two_processes_do_the_work_of_one_that_accumulates(
 ) -> None:
     # On CPUs torchrun starts the processes, as `accelerate launch` asks for MPI there.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    # No dropout: its random numbers would differ between one process and two.
-    arguments = options(cache, tmp_path / "two", "connector.dropout=0.0", steps=30, save=15)
+    arguments = options(cache, tmp_path / "two", steps=30, save=15)
     command = [*launch, "-m", "train.adaptation", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
-    alone = options(cache, tmp_path / "one", "connector.dropout=0.0", "loop.accumulate=2", steps=30, save=15)
+    alone = options(cache, tmp_path / "one", "loop.accumulate=2", steps=30, save=15)
     train(monkeypatch, alone)
     two, one = curve(tmp_path / "two"), curve(tmp_path / "one")
     assert list(two) == list(one) == [15, 25, 30]
@@ -186,15 +184,15 @@ def test_a_checkpoint_is_gone_on_from_with_its_own_head(
     assert not same_connector(tmp_path / "first", tmp_path / "second", 0.0)
 
 
-def test_a_run_that_goes_on_may_change_the_dropout_but_not_the_shape(
+def test_a_run_that_goes_on_may_change_what_it_sees_but_not_the_shape(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
     train(monkeypatch, options(cache, tmp_path / "first", steps=5))
     start = f'start="{tmp_path / "first" / "checkpoint"}"'
-    train(monkeypatch, options(cache, tmp_path / "second", start, "connector.dropout=0.25", steps=1))
-    assert read_config(tmp_path / "second" / "checkpoint").connector.dropout == 0.25
+    train(monkeypatch, options(cache, tmp_path / "second", start, "connector.margin=4", steps=1))
+    assert read_config(tmp_path / "second" / "checkpoint").connector.margin == 4
     with pytest.raises(SystemExit, match="cannot be used"):
-        train(monkeypatch, options(cache, tmp_path / "third", start, "connector.width=32", steps=1))
+        train(monkeypatch, options(cache, tmp_path / "third", start, "connector.layers=2", steps=1))
 
 
 def test_checkpoints_to_be_averaged_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
@@ -207,10 +205,12 @@ def test_checkpoints_to_be_averaged_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_other_data_than_a_run_began_with_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:
-    train(monkeypatch, options(cache, tmp_path / "run", steps=5))
-    few = write_cache(tmp_path / "few", [("open the door", 50), ("close the door", 50)] * 4)
-    with pytest.raises(SystemExit, match=r"another model.*Give another --out"):
-        train(monkeypatch, options(few, tmp_path / "run", steps=10))
+    """Data with other rare words give another head, be it of the same size."""
+    first, second = (write_cache(tmp_path / word, [(f"{verb} the {word}", 50) for verb in VERBS] * 3) for word in RARE)
+    train(monkeypatch, options(first, tmp_path / "run", steps=5))
+    for other in (cache, second):
+        with pytest.raises(SystemExit, match=r"another model.*token_ids.*Give another --out"):
+            train(monkeypatch, options(other, tmp_path / "run", steps=10))
 
 
 def test_samples_that_cannot_be_learnt_from_are_listed(

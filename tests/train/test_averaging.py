@@ -12,11 +12,9 @@ from assistant.connector import ConnectorConfig, QFormerConnector
 from train import averaging
 
 
-def write(
-    folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False, dropout: float = 0.0
-) -> Path:
+def write(folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False) -> Path:
     torch.manual_seed(seed)
-    shape = ConnectorConfig(32, 16, layers=1, context_layers=1, width=64, heads=2, dropout=dropout, tokens=len(tokens))
+    shape = ConnectorConfig(32, 16, layers=1, tokens=len(tokens))
     config = CheckpointConfig.of(shape, "whisper-base", "qwen2.5-coder-0.5b-instruct")
     matrices = {"lora_A": torch.zeros(2, 2)} if lora else None
     config = replace(config, lora={"r": 2}) if lora else config
@@ -29,13 +27,13 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_command_writes_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders = [write(tmp_path / name, seed, dropout=seed / 10) for seed, name in enumerate("abc")]
+    folders = [write(tmp_path / name, seed) for seed, name in enumerate("abc")]
     monkeypatch.setattr(sys, "argv", ["averaging", *map(str, folders), "--out", str(tmp_path / "mean")])
     averaging.main()
     parts, mean = [state(folder) for folder in folders], state(tmp_path / "mean")
     assert read_config(tmp_path / "mean") == read_config(folders[0])
     assert mean["token_ids"].tolist() == [3, 5, 7]
-    for name in ("query", "head.weight", "context.0.convolution.bias"):
+    for name in ("query", "head.weight", "layers.0.block.mlp.0.bias"):
         torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / 3, rtol=1e-3, atol=1e-4)
         assert not torch.equal(mean[name], parts[0][name])
     connector = read_connector(tmp_path / "mean", read_config(tmp_path / "mean"))

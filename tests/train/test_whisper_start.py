@@ -1,0 +1,77 @@
+"""A connector that begins as Whisper's decoder: its layers, its words, and what stays as it is."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from whisper.model import Whisper
+from whisper.tokenizer import get_tokenizer
+
+from assistant.connector import Connector, ConnectorConfig, QFormerConnector, build_connector
+from assistant.weights import llm_source
+from tests.conftest import WIDTH, tiny_connector
+from train.whisper_start import head_rows, learn, start_from_whisper
+
+WORDS = [" the", " egypt", " blouse", "ing"]  # one token of Whisper's; one as a name; several; a piece
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
+
+
+def fresh(layers: int, tokens: list[int], projection: str = "vocabulary") -> Connector:
+    shape = ConnectorConfig(64, WIDTH, layers=layers, tokens=len(tokens), projection=projection)  # type: ignore[arg-type]
+    return build_connector(shape, None, torch.tensor(tokens))
+
+
+def test_rows_are_where_whisper_looks_for_a_word(tiny_whisper: Whisper) -> None:
+    rows = head_rows(tiny_whisper, WORDS)
+    encode, embeddings = get_tokenizer(True).encoding.encode, tiny_whisper.decoder.token_embedding.weight
+    assert [len(encode(word)) for word in WORDS] == [1, 2, 2, 1]
+    expected = [encode(" the"), encode(" Egypt"), encode(" blouse"), encode("ing")]
+    assert list(map(len, expected)) == [1, 1, 2, 1]
+    for row, tokens in zip(rows, expected, strict=True):
+        torch.testing.assert_close(row, embeddings[tokens].mean(0))
+
+
+def test_layers_begin_as_the_last_blocks(tiny_whisper: Whisper, tokenizer: PreTrainedTokenizerBase) -> None:
+    tokens = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" the", " water")]
+    for projection in ("vocabulary", "linear"):
+        connector = fresh(1, tokens, projection)
+        start_from_whisper(connector, tiny_whisper, tokenizer)
+        assert isinstance(connector, QFormerConnector)
+        for name, value in tiny_whisper.decoder.blocks[1].state_dict().items():
+            assert torch.equal(connector.layers[0].block.state_dict()[name], value), name
+        assert torch.equal(connector.norm.weight, tiny_whisper.decoder.ln.weight)
+    with pytest.raises(ValueError, match="3 layers cannot begin from a decoder of 2"):
+        start_from_whisper(fresh(3, tokens), tiny_whisper, tokenizer)
+
+
+def test_a_whole_decoder_in_one_window_is_whispers_own(
+    tiny_whisper: Whisper, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """One query, one window that holds the clip, all blocks: the first step of Whisper's decoder, word for word."""
+    tokens = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" the", " water", " door")]
+    shape = ConnectorConfig(64, WIDTH, layers=2, window=40, margin=0, queries=1, tokens=3)
+    connector = QFormerConnector(shape, None, torch.tensor(tokens))
+    start_from_whisper(connector, tiny_whisper, tokenizer)
+    frames = torch.randn(1, 40, 64)
+    states, _ = connector.hidden(frames, torch.tensor([40]))
+    logits = connector.project(states)[0, 0, 1:]
+    whisper = get_tokenizer(True)
+    decoder = tiny_whisper.decoder
+    before = decoder.token_embedding.weight[whisper.no_timestamps] + decoder.positional_embedding[3]
+    hidden = before[None, None]
+    for block in decoder.blocks:
+        hidden = block(hidden, frames)
+    expected = decoder.ln(hidden)[0, 0] @ decoder.token_embedding.weight.T
+    words = [whisper.encoding.encode(word)[0] for word in (" the", " water", " door")]
+    torch.testing.assert_close(logits, expected[words], rtol=1e-4, atol=1e-4)
+
+
+def test_all_learns_but_the_rows_of_words() -> None:
+    frozen = {"head.weight", "head.bias"}
+    for kind, still in (("vocabulary", frozen), ("residual", frozen), ("linear", set()), ("linear_adaptor", set())):
+        connector = tiny_connector(kind)
+        learn(connector)
+        assert {name for name, p in connector.named_parameters() if not p.requires_grad} == still, kind
