@@ -107,6 +107,8 @@ class QFormerConnector(Connector):
 
     def __init__(self, config: ConnectorConfig, embeddings: Tensor | None, token_ids: Tensor | None = None) -> None:
         super().__init__()
+        if not 0 <= config.margin <= config.window:
+            raise ValueError(f"A margin of {config.margin} frames does not fit beside windows of {config.window}.")
         self.config = config
         width = config.encoder_width
         self.query = nn.Parameter(torch.randn(config.queries, width) * 0.02)

@@ -133,6 +133,23 @@ def test_damaged_checkpoints_are_refused_in_words(tiny_checkpoint, tmp_path) -> 
         read_config(tiny_checkpoint)
 
 
+def test_a_window_sees_its_margin_and_no_further() -> None:
+    """One layer: a frame reaches the queries of its own window and of the one whose margin it is in."""
+    connector = tiny_connector("linear")
+    assert isinstance(connector, QFormerConnector)
+    for layer in connector.layers:
+        torch.nn.init.zeros_(layer.get_submodule("block.attn.out").weight)  # queries do not see each other
+    frames, lengths = torch.randn(1, 64, 64), torch.tensor([64])
+    before, _ = connector.hidden(frames, lengths)
+    for frame, windows in ((32 + 8, [2, 3]), (32 + 7, [1, 2])):  # all of window 2, on either side of a margin's end
+        other = frames.clone()
+        other[0, frame] += 1
+        same = torch.isclose(connector.hidden(other, lengths)[0], before, atol=1e-6)[0].view(4, -1).all(1)
+        assert (~same).nonzero().flatten().tolist() == windows
+    with pytest.raises(ValueError, match="margin of 17"):
+        build_connector(replace(connector.config, margin=17))
+
+
 def test_a_vocabulary_needs_its_tokens() -> None:
     with pytest.raises(ValueError, match="token ids"):
         build_connector(ConnectorConfig(64, WIDTH, tokens=5), torch.randn(9, WIDTH), torch.arange(4))

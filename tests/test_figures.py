@@ -57,5 +57,6 @@ def test_the_reading_tables_are_what_the_evaluation_wrote(document: str) -> None
         for written, name in READING.items():
             if written in cells[0] and re.fullmatch(r"0\.\d{3}", cells[-1]):
                 assert cells[-1] == f"{rates[name]['end_to_end']:.3f}", f"{document}: {cells[0]}"
+                assert cells[-2] == f"{rates[name]['whisper']:.3f}", f"{document}: {cells[0]}"
                 found.add(name)
     assert found == set(READING.values())
