@@ -3,7 +3,7 @@
 Whisper's decoder knows which words are in the encoder's frames; a random connector would have to find that out again.
 So the Q-Former's layers begin as the decoder's last blocks. And the rows of the vocabulary head are Whisper's token
 embeddings: four of five words that the LLM writes as one token, Whisper writes as one, too. These rows stay as they
-are: what training never says is then read all the same, as its row is where Whisper would look for it.
+are: what training hardly ever says is then read all the same, as its row is where Whisper would look for it.
 """
 
 from collections.abc import Iterable
@@ -24,13 +24,16 @@ def start_from_whisper(connector: Connector, whisper: Whisper, tokenizer: PreTra
     Raises
     ------
     ValueError
-        The decoder has fewer blocks than the Q-Former layers.
+        The decoder has fewer blocks than the Q-Former layers, or another width.
     """
     if not isinstance(connector, QFormerConnector):
         return
     decoder, config = whisper.decoder, connector.config
     if config.layers > len(decoder.blocks):
         raise ValueError(f"{config.layers} layers cannot begin from a decoder of {len(decoder.blocks)} blocks.")
+    width = decoder.token_embedding.weight.shape[1]
+    if width != config.encoder_width:
+        raise ValueError(f"Features of width {config.encoder_width} are not those of a Whisper of width {width}.")
     for layer, block in zip(connector.layers, decoder.blocks[len(decoder.blocks) - config.layers :], strict=True):
         layer.get_submodule("block").load_state_dict(block.state_dict())
     connector.norm.load_state_dict(decoder.ln.state_dict())

@@ -45,6 +45,9 @@ def test_layers_begin_as_the_last_blocks(tiny_whisper: Whisper, tokenizer: PreTr
         assert torch.equal(connector.norm.weight, tiny_whisper.decoder.ln.weight)
     with pytest.raises(ValueError, match="3 layers cannot begin from a decoder of 2"):
         start_from_whisper(fresh(3, tokens), tiny_whisper, tokenizer)
+    other = build_connector(ConnectorConfig(128, WIDTH, layers=1, projection="linear"))
+    with pytest.raises(ValueError, match="width 128 are not those of a Whisper of width 64"):
+        start_from_whisper(other, tiny_whisper, tokenizer)
 
 
 def test_a_whole_decoder_in_one_window_is_whispers_own(
