@@ -50,9 +50,9 @@ class CheckpointConfig:
 def write_checkpoint(
     folder: Path, config: CheckpointConfig, connector: Connector, lora: dict[str, Tensor] | None = None
 ) -> None:
-    """Write config, connector and LoRA matrices (all float16), each file atomically."""
+    """Write config, connector and LoRA matrices, each file atomically: float16, the rows of words int8."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(connector.state_dict(), folder / "connector.safetensors")
+    _save(_packed(connector.state_dict()), folder / "connector.safetensors")
     if lora is not None:
         _save(lora, folder / LORA)
     partial = folder / "config.partial"
@@ -61,12 +61,28 @@ def write_checkpoint(
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    halved = {
-        name: value.half() if value.is_floating_point() else value.to(torch.int32) for name, value in tensors.items()
-    }
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     partial = path.with_suffix(".partial")
     save_file({name: value.contiguous().cpu() for name, value in halved.items()}, partial)
     os.replace(partial, path)
+
+
+def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A connector's state; a vocabulary head, which is most of it, with int8 rows and the scale of each."""
+    if "spellings" not in state:
+        return state
+    rows = state["head.weight"]
+    scales = (rows.abs().amax(1) / 127).clamp(min=1e-6).half().float()
+    whole = (rows / scales[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return {**state, "head.weight": whole, "head.scales": scales, "spellings": state["spellings"].to(torch.int32)}
+
+
+def _unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `_packed` made of a connector's state, undone."""
+    if "head.scales" not in state:
+        return state
+    scales = state.pop("head.scales").float()
+    return {**state, "head.weight": state["head.weight"] * scales[:, None]}
 
 
 def read_config(folder: Path) -> CheckpointConfig:
@@ -102,8 +118,8 @@ def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor | 
         The file is missing or damaged, or the checkpoint was made for another LLM.
     """
     try:
-        state = load_file(folder / "connector.safetensors")
-        connector = build_connector(config.connector, embeddings, state.get("token_ids"))
+        state = _unpacked(load_file(folder / "connector.safetensors"))
+        connector = build_connector(config.connector, embeddings, state.get("spellings"))
         connector.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {folder} cannot be used: {error}") from error

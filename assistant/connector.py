@@ -1,8 +1,8 @@
 """The connector between the speech encoder and the LLM: frames of speech in, vectors of the LLM's embedding space out.
 
 Two kinds: the windowed Q-Former of Self-Powered LSM (arXiv 2410.03798; windows as in SALMONN, arXiv 2310.13289) and
-LLaSM's linear adaptor (arXiv 2308.15930). The Q-Former ends in one of two projections: `vocabulary` reads LLM tokens
-by CTC and hands on the expected embedding of each token read, `linear` is the papers' single matrix.
+LLaSM's linear adaptor (arXiv 2308.15930). The Q-Former ends in one of two projections: `vocabulary` reads words by CTC
+and hands on the expected embeddings of the LLM tokens that write them, `linear` is the papers' single matrix.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
-BLANK = 0  # index of the CTC blank in the vocabulary head; token i of the head is index i + 1
+BLANK = 0  # index of the CTC blank in the vocabulary head; word i of the head is index i + 1
+PADDING = -1  # after the last LLM token of a word that is written with fewer tokens than another
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ConnectorConfig:
     queries: int = 3  # learnt queries for each window
     layers: int = 4  # of the Q-Former
     residual: bool = False  # beside the vocabulary projection, a linear path for what words do not carry
-    tokens: int = 0  # LLM tokens in the vocabulary head
+    words: int = 0  # that the vocabulary head can read, pieces of words included
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Speech:
 
 
 def build_connector(
-    config: ConnectorConfig, embeddings: Tensor | None = None, token_ids: Tensor | None = None
+    config: ConnectorConfig, embeddings: Tensor | None = None, spellings: Tensor | None = None
 ) -> "Connector":
     """A randomly initialised connector.
 
@@ -54,12 +55,12 @@ def build_connector(
     ----------
     embeddings: the LLM's input embeddings [vocabulary, llm_width]; kept by reference, not saved. Without them the
         connector can be trained by CTC and read words, but not speak to an LLM.
-    token_ids: LLM token ids [config.tokens] that the vocabulary head can read.
+    spellings: the LLM token ids of what the vocabulary head can read [config.words, longest], then `PADDING`.
 
     Raises
     ------
     ValueError
-        The configuration does not fit the LLM or the token list.
+        The configuration does not fit the LLM or the words.
     """
     if embeddings is not None and embeddings.shape[1] != config.llm_width:
         raise ValueError(
@@ -68,7 +69,7 @@ def build_connector(
         )
     if config.kind == "linear_adaptor":
         return LinearAdaptor(config)
-    return QFormerConnector(config, embeddings, token_ids)
+    return QFormerConnector(config, embeddings, spellings)
 
 
 class Connector(nn.Module):
@@ -103,9 +104,9 @@ class LinearAdaptor(Connector):
 class QFormerConnector(Connector):
     """Q-Former, then projection: a clip's queries see each other, and each the frames around its window."""
 
-    token_ids: Tensor
+    spellings: Tensor
 
-    def __init__(self, config: ConnectorConfig, embeddings: Tensor | None, token_ids: Tensor | None = None) -> None:
+    def __init__(self, config: ConnectorConfig, embeddings: Tensor | None, spellings: Tensor | None = None) -> None:
         super().__init__()
         if not 0 <= config.margin <= config.window:
             raise ValueError(f"A margin of {config.margin} frames does not fit beside windows of {config.window}.")
@@ -118,11 +119,11 @@ class QFormerConnector(Connector):
         if config.projection == "linear":
             self.head = nn.Linear(width, config.llm_width)
         else:
-            if token_ids is None or len(token_ids) != config.tokens:
-                raise ValueError(f"A vocabulary projection of {config.tokens} tokens needs as many token ids.")
+            if spellings is None or spellings.ndim != 2 or len(spellings) != config.words:
+                raise ValueError(f"A vocabulary projection of {config.words} words needs as many spellings.")
             self.blank = nn.Linear(width, 1)  # apart from the head, which training leaves as Whisper made it
-            self.head = nn.Linear(width, config.tokens)
-            self.register_buffer("token_ids", token_ids.to(torch.int64))
+            self.head = nn.Linear(width, config.words)
+            self.register_buffer("spellings", spellings.to(torch.int64))
             # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
             self._embeddings = None if embeddings is None else [embeddings]
             if config.residual:
@@ -148,7 +149,7 @@ class QFormerConnector(Connector):
         return self.norm(states), lengths
 
     def project(self, states: Tensor) -> Tensor:
-        """States [B, S, width] -> CTC logits [B, S, tokens + 1], or the LLM's vectors [B, S, llm_width]."""
+        """States [B, S, width] -> CTC logits [B, S, words + 1], or the LLM's vectors [B, S, llm_width]."""
         if self.config.projection == "linear":
             return self.head(states)
         return torch.cat([self.blank(states), self.head(states)], -1)
@@ -174,33 +175,39 @@ class QFormerConnector(Connector):
         return [self.greedy(clip[:length]) for clip, length in zip(logits, lengths.tolist(), strict=True)]
 
     def greedy(self, logits: Tensor) -> Tensor:
-        """CTC logits [S, tokens + 1] -> LLM token ids [n]."""
+        """CTC logits [S, words + 1] -> LLM token ids [n]."""
         best = logits.argmax(-1)
-        return self.token_ids[best[_run_starts(best) & (best != BLANK)] - 1]
+        spelt = self.spellings[best[_run_starts(best) & (best != BLANK)] - 1]
+        return spelt[spelt != PADDING]
 
     def read(self, states: Tensor, logits: Tensor) -> Speech:
-        """States [S, width] and CTC logits [S, tokens + 1] -> one soft token for each token read.
+        """States [S, width] and CTC logits [S, words + 1] -> a soft token for each token of the words read.
 
-        Blanks are dropped and repeats merged. The mean posterior of a token's steps, without its blank, weighs the
-        LLM's input embeddings: every vector is a convex combination of what the LLM knows (plus the residual, if any).
+        Blanks are dropped and repeats merged. The mean posterior of a word's steps, without its blank, weighs the LLM's
+        input embeddings of the first token of each word that it may be, of the second, and so on: every vector is a
+        convex combination of what the LLM knows (plus the residual, if any).
         """
         if self._embeddings is None:
             raise ValueError("This connector was built to read words only: build it with the LLM's embeddings.")
-        probabilities = logits.float().softmax(-1)  # [S, tokens + 1]
+        probabilities = logits.float().softmax(-1)  # [S, words + 1]
         best = probabilities.argmax(-1)
         first = _run_starts(best)
         spoken = best[first] != BLANK
         merged = _mean_of_runs(probabilities, first)[spoken]
-        tokens = best[first][spoken] - 1
-        # The tail of the posterior is noise, and summing ten thousand embeddings of it costs time: keep what matters.
+        words = best[first][spoken] - 1
+        # The tail of the posterior is noise, and summing thousands of embeddings of it costs time: keep what matters.
         top, which = merged[:, 1:].topk(min(8, merged.shape[1] - 1))
-        ids = self.token_ids[which]  # [n, 8]
-        embedded = self._embeddings[0].to(ids.device)[ids].to(top.dtype)  # [n, 8, llm_width]
-        vectors = (top / top.sum(-1, keepdim=True)).unsqueeze(1).bmm(embedded).squeeze(1)
+        ids = self.spellings[which]  # [n, 8, longest]
+        shares = top[..., None] * (ids != PADDING)
+        shares = shares / shares.sum(1, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
+        embedded = self._embeddings[0].to(ids.device)[ids.clamp_min(0)].to(top.dtype)  # [n, 8, longest, llm_width]
+        vectors = torch.einsum("nwl,nwld->nld", shares, embedded)
         if self.config.residual:
-            vectors = vectors + self.residual(_mean_of_runs(states, first)[spoken])
-        confidence = merged.gather(1, tokens[:, None] + 1).squeeze(1)
-        return Speech(vectors, self.token_ids[tokens], confidence)
+            vectors = vectors + self.residual(_mean_of_runs(states, first)[spoken])[:, None]
+        tokens = self.spellings[words]  # [n, longest]
+        written = tokens != PADDING
+        confidence = merged.gather(1, words[:, None] + 1).expand_as(tokens)
+        return Speech(vectors[written], tokens[written], confidence[written])
 
 
 def _run_starts(best: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from assistant.speech_encoder import load_whisper
 from assistant.speech_lm import SpeechLM, load_speech_lm, user_turn
 from assistant.transcriber import Transcriber
 
-CHECKPOINT = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / "v0"
+CHECKPOINT = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / "v1"
 TOO_MUCH = "That is more than the LLM can take in at once. Say or write it in smaller parts."
 NOTHING_HEARD = "No words were heard. Speak a little louder or closer to the microphone, and try again."
 

@@ -93,9 +93,9 @@ def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
         projection="vocabulary" if kind in ("vocabulary", "residual") else "linear",
         residual=kind == "residual",
         layers=1,
-        tokens=20 if kind in ("vocabulary", "residual") else 0,
+        words=20 if kind in ("vocabulary", "residual") else 0,
     )
-    built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120))
+    built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120)[:, None])
     if kind in ("vocabulary", "residual"):
         torch.nn.init.normal_(built.head.weight, std=2.0)  # confident enough to read more than blanks
     if kind == "residual":

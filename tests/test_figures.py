@@ -49,7 +49,7 @@ def test_the_hands_free_rows_are_what_bench_wrote() -> None:
         assert found[f"hands-free: {name}, 3-8 s clips"] == expected
 
 
-@pytest.mark.parametrize("document", ["README.md", "assets/checkpoints/v0/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "assets/checkpoints/v1/README.md"])
 def test_the_reading_tables_are_what_the_evaluation_wrote(document: str) -> None:
     rates = figures("reading.json")["word_error_rate"]
     found = set()

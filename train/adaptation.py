@@ -20,11 +20,12 @@ from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config,
 from assistant.connector import ConnectorConfig, QFormerConnector
 from assistant.speech_encoder import load_whisper
 from assistant.weights import llm_source
-from train.ctc import CtcModel, Labeller, common_words, held_out, reading_error
+from train.ctc import CtcModel, Labeller, held_out, reading_error
 from train.features import FeatureCache
 from train.loop import Loop, Objective, fit
 from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
+from train.vocabulary import frequent_words
 from train.whisper_start import learn, start_from_whisper
 
 VALIDATION = 200  # held-out samples that are read at every checkpoint
@@ -38,7 +39,7 @@ class AdaptationRecipe:
     loop: Loop
     learning_rate: float = 4e-4
     weight_decay: float = 0.01
-    start: Path | None = None  # checkpoint to go on from: its connector, its head
+    start: Path | None = None  # checkpoint whose layers to go on with; the rows of words are never learnt, so made anew
     connector: dict[str, Any] = field(default_factory=dict)  # entries of ConnectorConfig that differ from the default
     whisper: str = "whisper-base"
     llm: str = "qwen2.5-coder-0.5b-instruct"
@@ -64,37 +65,42 @@ class CtcObjective(Objective):
         if not self._training:
             raise RecipeError("None of the samples can be learnt from; skipped.jsonl says why.")
         torch.manual_seed(recipe.loop.seed)
+        texts = [self._cache.entries[index]["text"] for index in self._training]
+        self._labeller = Labeller.from_texts(self._tokenizer, texts, frequent_words())
+        self._config = self._shape(len(self._labeller.spellings))
+        connector = QFormerConnector(self._config.connector, None, self._labeller.spellings)
+        start_from_whisper(connector, load_whisper(recipe.whisper), self._tokenizer)
         if recipe.start:
-            self._config = self._changed(read_config(recipe.start))
-            connector = read_connector(recipe.start, self._config)
-            if not isinstance(connector, QFormerConnector) or self._config.connector.projection != "vocabulary":
-                raise RecipeError(f"{recipe.start} has no vocabulary projection to go on from.")
-            self._labeller = Labeller(self._tokenizer, connector.token_ids.tolist())
-        else:
-            texts = [self._cache.entries[index]["text"] for index in self._training]
-            self._labeller = Labeller.from_texts(self._tokenizer, texts, common_words())
-            self._config = self._fresh_config(len(self._labeller.token_ids))
-            connector = QFormerConnector(self._config.connector, None, torch.tensor(self._labeller.token_ids))
-            start_from_whisper(connector, load_whisper(recipe.whisper), self._tokenizer)
+            self._go_on_from(recipe.start, connector)
         learn(connector)
         self._connector = connector
         self.model = CtcModel(connector)
 
-    def _changed(self, config: CheckpointConfig) -> CheckpointConfig:
-        """The checkpoint to start from with the recipe's changes, which must leave its weights fitting."""
+    def _shape(self, words: int) -> CheckpointConfig:
+        """A connector that reads so many words: of the checkpoint to start from, or new, with the recipe's changes."""
+        recipe = self._recipe
+        if recipe.start:
+            config = read_config(recipe.start)
+        else:
+            llm_width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
+            shape = ConnectorConfig(self._cache[0].features.shape[1], llm_width)
+            config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
         try:
-            return replace(config, connector=replace(config.connector, **self._recipe.connector))
+            return replace(config, connector=replace(config.connector, words=words, **recipe.connector))
         except TypeError as error:
             raise RecipeError(f"[connector] of the recipe: {error}") from error
 
-    def _fresh_config(self, tokens: int) -> CheckpointConfig:
-        recipe = self._recipe
-        llm_width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
+    @staticmethod
+    def _go_on_from(start: Path, connector: QFormerConnector) -> None:
+        """Take over all that another run has learnt. Rows are not learnt, so they may be of other words."""
+        learnt = read_connector(start, read_config(start)).state_dict()
+        if "spellings" not in learnt:
+            raise RecipeError(f"{start} has no vocabulary projection to go on from.")
+        own = {name: connector.state_dict()[name] for name in ("head.weight", "head.bias", "spellings")}
         try:
-            connector = ConnectorConfig(self._cache[0].features.shape[1], llm_width, tokens=tokens, **recipe.connector)
-        except TypeError as error:
-            raise RecipeError(f"[connector] of the recipe: {error}") from error
-        return CheckpointConfig.of(connector, recipe.whisper, recipe.llm)
+            connector.load_state_dict({**learnt, **own})
+        except RuntimeError as error:
+            raise RecipeError(f"{start} is not of the shape that the recipe asks for: {error}") from error
 
     @staticmethod
     def _unfit(entry: dict[str, Any]) -> str | None:

@@ -1,6 +1,6 @@
 """One checkpoint from several of the same origin: the mean of their weights (model soups, arXiv 2203.05482).
 
-    python -m train.averaging assets/checkpoints/v0 runs/adaptation/checkpoint --out runs/average
+    python -m train.averaging assets/checkpoints/v1 runs/adaptation/checkpoint --out runs/average
 
 What a connector learns from new speech it pays for with some of what it knew. The mean keeps most of both.
 """
@@ -21,7 +21,7 @@ def average(folders: Sequence[Path]) -> tuple[CheckpointConfig, Connector]:
     Raises
     ------
     CheckpointError
-        A checkpoint cannot be read, has LoRA weights, or is of another shape or other tokens than the first.
+        A checkpoint cannot be read, has LoRA weights, or is of another shape or other words than the first.
     """
     config, states = read_config(folders[0]), []
     for folder in folders:
@@ -29,8 +29,8 @@ def average(folders: Sequence[Path]) -> tuple[CheckpointConfig, Connector]:
             raise CheckpointError(f"{folder} has LoRA weights. Only connectors are averaged: give stage 1 checkpoints.")
         state = read_connector(folder, other).state_dict()
         states.append(state)
-        if other != config or ("token_ids" in state and not state["token_ids"].equal(states[0]["token_ids"])):
-            raise CheckpointError(f"{folder} is not of the shape, base models and tokens of {folders[0]}.")
+        if other != config or ("spellings" in state and not state["spellings"].equal(states[0]["spellings"])):
+            raise CheckpointError(f"{folder} is not of the shape, base models and words of {folders[0]}.")
     connector = read_connector(folders[0], config)
     for name, value in connector.state_dict().items():
         if value.is_floating_point():

@@ -9,62 +9,79 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
-from wordfreq import top_n_list
 
-from assistant.connector import BLANK, QFormerConnector, pad_features
+from assistant.connector import BLANK, PADDING, QFormerConnector, pad_features
 from train.features import Sample
 from train.manifest import spoken_form
 
+TWICE = 2  # a word heard once is not learnt
+LONGEST = 4  # LLM tokens of a word that is read as a whole
+
 
 class Labeller:
-    """Turns transcripts into labels; fixes which LLM tokens the head can read.
+    """Turns transcripts into labels; fixes which words the head can read.
 
-    A token that is heard too rarely to be learnt is spelt with shorter ones that are heard often, down to single
-    letters: `Ġneighbourhood` is read as `Ġneighb` `our` `hood`. So every word can be read, also one never heard.
+    A word is one label, however many tokens the LLM writes it with. One that is heard too rarely to be learnt is spelt
+    with tokens that are heard oftener, down to single letters: so every word can be read, also one never heard.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, spellings: Tensor) -> None:
+        """`spellings` [n, longest]: the LLM token ids of what the head reads, as in `QFormerConnector`."""
+        self.spellings = spellings
         self._tokenizer = tokenizer
         self._vocabulary = tokenizer.get_vocab()
-        self._names = {token: name for name, token in self._vocabulary.items()}
-        self.token_ids = token_ids
-        self._index = {token: position + 1 for position, token in enumerate(token_ids)}
+        self._token_names = {token: name for name, token in self._vocabulary.items()}
+        rows = [[token for token in row if token != PADDING] for row in spellings.tolist()]
+        self.names = [str(tokenizer.decode(row)) for row in rows]
+        self._tokens = {row[0]: place for place, row in enumerate(rows, 1) if len(row) == 1}
+        self._words = {name[1:].lower(): place for place, name in enumerate(self.names, 1) if name[:1] == " "}
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
-    def from_texts(
-        cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], words: Iterable[str] = (), least: int = 2
-    ) -> "Labeller":
-        """A head of the tokens heard at least `least` times in the distinct texts, spelling the rarer ones included.
+    def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], words: Iterable[str] = ()) -> "Labeller":
+        """A head of `words`, of the words heard twice or oftener in the distinct texts, and of what spells the others.
 
-        A token that cannot be split is kept if it is heard twice; `words` of one token are kept unheard.
+        A word of more than `LONGEST` tokens is spelt. So is a token heard once; one that cannot be split is left out.
         """
-        labeller = cls(tokenizer, [])
-        counts = Counter(token for text in set(texts) for token in _encode(tokenizer, text))
+        heard = Counter(word for text in set(texts) for word in spoken_form(text).split())
+        often = [word for word, count in heard.items() if count >= TWICE]
+        whole = {word: tokens for word in (*often, *words) if len(tokens := _shortest(tokenizer, word)) <= LONGEST}
+        labeller = cls(tokenizer, torch.empty(0, 1))
+        counts: Counter[int] = Counter()
+        for word in heard.keys() - whole.keys():
+            counts.update(dict.fromkeys(_encode(tokenizer, word), heard[word]))
         lengths: defaultdict[int, set[int]] = defaultdict(set)
         for token in counts:
-            lengths[len(labeller._names[token])].add(token)
-        kept = {tokens[0] for word in words if len(tokens := _encode(tokenizer, word)) == 1}
+            lengths[len(labeller._token_names[token])].add(token)
+        kept = set(whole.values())
         for length in range(max(lengths, default=0), 0, -1):  # the longest first: its parts are counted before theirs
             for token in lengths[length]:
-                parts = labeller._split(token) if counts[token] < least and token not in kept else None
-                for part in parts or ():
+                if counts[token] >= TWICE or (token,) in kept:
+                    kept.add((token,))
+                    continue
+                for part in labeller._split(token) or ():
                     counts[part] += counts[token]
-                    lengths[len(labeller._names[part])].add(part)
-                if parts is None and counts[token] >= min(least, 2):
-                    kept.add(token)
-        return cls(tokenizer, sorted(kept))
+                    lengths[len(labeller._token_names[part])].add(part)
+        longest = max(map(len, kept), default=1)
+        rows = [[*tokens, *[PADDING] * (longest - len(tokens))] for tokens in sorted(kept)]
+        return cls(tokenizer, torch.tensor(rows).reshape(len(rows), longest))
 
     def __call__(self, text: str) -> list[int]:
-        """Places in the vocabulary head; tokens of the transcript that it can neither read nor spell are left out."""
-        if text not in self._cache:
-            tokens = _encode(self._tokenizer, text)
-            self._cache[text] = [self._index[part] for token in tokens for part in self._spell(token)]
-        return self._cache[text]
+        """Places in the vocabulary head; what it can neither read nor spell is left out."""
+        return [place for word in spoken_form(text).split() for place in self._places(word)]
+
+    def _places(self, word: str) -> list[int]:
+        """A word as places in the head: its own, or those of the tokens that spell it."""
+        if word in self._words:
+            return [self._words[word]]
+        if word not in self._cache:
+            tokens = _encode(self._tokenizer, word)
+            self._cache[word] = [self._tokens[part] for token in tokens for part in self._spell(token)]
+        return self._cache[word]
 
     def _spell(self, token: int) -> list[int]:
         """A token as tokens of the head."""
-        if token in self._index:
+        if token in self._tokens:
             return [token]
         return [piece for part in self._split(token) or () for piece in self._spell(part)]
 
@@ -74,20 +91,19 @@ class Labeller:
         Of several ways the one whose later token comes earliest: a byte-pair vocabulary is ordered by how common
         its tokens are.
         """
-        name, known = self._names[token], self._vocabulary
+        name, known = self._token_names[token], self._vocabulary
         cuts = ((name[:cut], name[cut:]) for cut in range(1, len(name)))
         ways = [(known[left], known[right]) for left, right in cuts if left in known and right in known]
         return min(ways, key=max, default=None)
 
 
-def common_words() -> list[str]:
-    """The most frequent words of English, which a head can read whether or not its training speech says them."""
-    return list(top_n_list("en", 20_000))
+def _encode(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
+    return tuple(tokenizer(f" {word}", add_special_tokens=False).input_ids)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    spoken = spoken_form(text)
-    return tokenizer(" " + spoken, add_special_tokens=False).input_ids if spoken else []
+def _shortest(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
+    """The LLM tokens of a word, written as a name where that is shorter: `Egypt`, but `may`."""
+    return min(_encode(tokenizer, word), _encode(tokenizer, word.capitalize()), key=len)
 
 
 class CtcModel(nn.Module):

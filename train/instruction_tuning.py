@@ -30,7 +30,7 @@ from assistant.connector import Connector, ConnectorConfig, QFormerConnector, bu
 from assistant.llm import LLM, load_llm
 from assistant.speech_encoder import load_whisper
 from assistant.weights import llm_source
-from train.ctc import Labeller, common_words, held_out, reading_error
+from train.ctc import Labeller, held_out, reading_error
 from train.exchanges import (
     conversation_exchanges,
     no_speech_exchange,
@@ -44,6 +44,7 @@ from train.loop import Loop, Objective, fit
 from train.perturbation import perturb
 from train.recipe import RecipeError, read_recipe
 from train.reply import Exchange, ReplyModel
+from train.vocabulary import frequent_words
 from train.whisper_start import learn, start_from_whisper
 
 VALIDATION = 64  # held-out exchanges that are looked at with every checkpoint
@@ -101,7 +102,7 @@ class TuningObjective(Objective):
         settings = self._tune_llm()
         self._config, self._connector = self._make_connector(settings)
         reader = self._reader()
-        labeller = Labeller(self._llm.tokenizer, reader.token_ids.tolist()) if reader else None
+        labeller = Labeller(self._llm.tokenizer, reader.spellings) if reader else None
         self.model = ReplyModel(self._connector, self._llm, labeller, recipe.ctc, recipe.distillation)
 
         exchanges = self._usable(self._exchanges())
@@ -142,16 +143,16 @@ class TuningObjective(Objective):
             connector = read_connector(recipe.start, config, embeddings)
             if recipe.connector:  # such as a residual path beside what stage 1 has learnt
                 wider = build_connector(
-                    replace(config.connector, **recipe.connector), embeddings, getattr(connector, "token_ids", None)
+                    replace(config.connector, **recipe.connector), embeddings, getattr(connector, "spellings", None)
                 )
                 wider.load_state_dict(connector.state_dict(), strict=False)
                 config, connector = replace(config, connector=wider.config), wider
         else:
             texts = [text for text in self._recordings if text]
-            token_ids = Labeller.from_texts(self._llm.tokenizer, texts, common_words()).token_ids
+            spellings = Labeller.from_texts(self._llm.tokenizer, texts, frequent_words()).spellings
             width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
-            shape = ConnectorConfig(self._cache[0].features.shape[1], width, tokens=len(token_ids), **recipe.connector)
-            connector = build_connector(shape, embeddings, torch.tensor(token_ids))
+            shape = ConnectorConfig(self._cache[0].features.shape[1], width, words=len(spellings), **recipe.connector)
+            connector = build_connector(shape, embeddings, spellings)
             start_from_whisper(connector, load_whisper(recipe.whisper), self._llm.tokenizer)
             config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
         learn(connector)

@@ -50,7 +50,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     Raises
     ------
     StateError
-        The file is of a model of another shape or other tokens: other data or another recipe.
+        The file is of a model of another shape or other words: other data or another recipe.
     """
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
@@ -69,7 +69,7 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     if wrong:
         raise StateError(
             f"{path} is the state of another model ({', '.join(sorted(wrong)[:3])}): the recipe or the data, and with "
-            "it the tokens of the head, changed since. Give another --out, or what the run was started with."
+            "it the words of the head, changed since. Give another --out, or what the run was started with."
         )
     set_model_state_dict(model, dict(parameters), options=options)
     state: dict[str, Any] = {"state": moments, "param_groups": groups}

@@ -22,7 +22,7 @@ from train.synthesize import read_sentences, write_sentences
 LENGTH = 7  # words said in one breath
 
 
-def frequent_words(count: int) -> list[str]:
+def frequent_words(count: int = 40_000) -> list[str]:
     """The `count` most frequent English words of letters; of single letters only the words `a` and `i`."""
     words = (word for word in top_n_list("en", 2 * count) if re.fullmatch(r"[a-z]+('[a-z]+)?", word))
     return [word for word in words if len(word) > 1 or word in "ai"][:count]
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path, nargs="+", help="what is spoken already: manifests, or text sets")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines that train.synthesize reads")
-    parser.add_argument("--words", type=int, default=30_000, help="how many of the most frequent words count")
+    parser.add_argument("--words", type=int, default=40_000, help="how many of the most frequent words count")
     parser.add_argument("--least", type=int, default=10, help="times each is to be said")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

@@ -2,8 +2,8 @@
 
 Whisper's decoder knows which words are in the encoder's frames; a random connector would have to find that out again.
 So the Q-Former's layers begin as the decoder's last blocks. And the rows of the vocabulary head are Whisper's token
-embeddings: four of five words that the LLM writes as one token, Whisper writes as one, too. These rows stay as they
-are: what training hardly ever says is then read all the same, as its row is where Whisper would look for it.
+embeddings; of a word that Whisper writes with several tokens, their sum. These rows stay as they are: what training
+hardly ever says is then read all the same, as its row is where Whisper would look for it.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from whisper.model import Whisper
 from whisper.tokenizer import get_tokenizer
 
 from assistant.connector import Connector, QFormerConnector
+from train.ctc import Labeller
 
 
 @torch.no_grad()
@@ -42,22 +43,26 @@ def start_from_whisper(connector: Connector, whisper: Whisper, tokenizer: PreTra
     before = decoder.token_embedding.weight[words.no_timestamps]
     connector.query.copy_(before + decoder.positional_embedding[3 : 3 + config.queries])
     if config.projection == "vocabulary":
-        texts = (str(tokenizer.decode([token])) for token in connector.token_ids.tolist())
-        connector.head.weight.copy_(head_rows(whisper, texts))
+        connector.head.weight.copy_(head_rows(whisper, Labeller(tokenizer, connector.spellings).names))
         connector.head.bias.zero_()
         torch.nn.init.zeros_(connector.blank.weight)
         torch.nn.init.zeros_(connector.blank.bias)
 
 
 def head_rows(whisper: Whisper, texts: Iterable[str]) -> Tensor:
-    """Whisper's embedding of each text [n, width]: its token's, as it is or as a name; else the mean."""
+    """Whisper's embedding of each text [n, width]: its token's, as it is or as a name; else those of its tokens.
+
+    Those are added up and brought to the size of one (they are close to orthogonal): with the mean, a state in the very
+    direction of a word would be as near to each of the word's pieces.
+    """
     encoding = get_tokenizer(whisper.is_multilingual, num_languages=whisper.num_languages).encoding
     embeddings = whisper.decoder.token_embedding.weight
     rows = []
     for text in texts:
         space = " " * text.startswith(" ")
         ways = [encoding.encode(text), encoding.encode(space + text.strip().capitalize())]
-        rows.append(embeddings[min(ways, key=len)].mean(0))
+        pieces = min(ways, key=len)
+        rows.append(embeddings[pieces].sum(0) / len(pieces) ** 0.5)
     return torch.stack(rows)
 
 

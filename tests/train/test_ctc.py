@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from assistant.connector import ConnectorConfig, QFormerConnector, pad_features
+from assistant.weights import llm_source
 from train.ctc import CtcModel, Labeller, ctc, held_out
 
 WIDTH = 64  # of the cached features
@@ -31,8 +32,11 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def small_connector(tokens: list[int]) -> QFormerConnector:
-    config = ConnectorConfig(WIDTH, 16, layers=1, tokens=len(tokens))
-    return QFormerConnector(config, None, torch.tensor(tokens))
+    return connector_for(torch.tensor(tokens)[:, None])
+
+
+def connector_for(spellings: torch.Tensor) -> QFormerConnector:
+    return QFormerConnector(ConnectorConfig(WIDTH, 16, layers=1, words=len(spellings)), None, spellings)
 
 
 # Labels -----------------------------------------------------------------------------------------------------------
@@ -41,19 +45,19 @@ def small_connector(tokens: list[int]) -> QFormerConnector:
 def test_labels_are_places_of_known_tokens() -> None:
     tokenizer = word_tokenizer()
     labeller = Labeller.from_texts(tokenizer, SENTENCES)
-    assert labeller.token_ids == sorted(tokenizer.convert_tokens_to_ids([*VERBS, "the", *THINGS]))
+    known = sorted(tokenizer.convert_tokens_to_ids([*VERBS, "the", *THINGS]))
+    assert labeller.spellings.tolist() == [[token] for token in known]
     labels = labeller("Open the GATE!")
-    read = [labeller.token_ids[place - 1] for place in labels]
-    assert tokenizer.convert_ids_to_tokens(read) == ["open", "the", "gate"]
+    assert [labeller.names[place - 1] for place in labels] == ["open", "the", "gate"]
     assert min(labels) > 0  # 0 is the blank
 
 
 def test_unknown_tokens_are_left_out() -> None:
     labeller = Labeller.from_texts(word_tokenizer(), ["open the door", "open the door", "open the gate"])
-    assert len(labeller.token_ids) == 2  # a repeated text counts once: only `open` and `the` come twice
+    assert len(labeller.spellings) == 2  # a repeated text counts once: only `open` and `the` come twice
     assert len(labeller("open the door")) == 2
     assert labeller("fence") == []
-    assert len(Labeller.from_texts(word_tokenizer(), ["open the door"], least=1).token_ids) == 3
+    assert Labeller.from_texts(word_tokenizer(), ["open the door"], ["fence"]).names == ["fence"]
 
 
 def letter_tokenizer() -> PreTrainedTokenizerFast:
@@ -66,26 +70,34 @@ def letter_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def test_a_rare_word_is_spelt_with_tokens_that_are_heard_often() -> None:
+def test_a_word_heard_once_is_spelt_with_what_is_heard_oftener() -> None:
     tokenizer = letter_tokenizer()
+    texts = ["win", "win win", "window", "do", "wob", "bod"]
     names = {index: name for name, index in tokenizer.get_vocab().items()}
 
     def spelt(labeller: Labeller, text: str) -> list[str]:
-        return [names[labeller.token_ids[place - 1]] for place in labeller(text)]
+        return [names[labeller.spellings[place - 1, 0].item()] for place in labeller(text)]
 
-    texts = [f"window {a}{b}" for a in "abc" for b in "xyz"] + ["win", "win win"]
-    often = Labeller.from_texts(tokenizer, texts, least=9)
-    assert spelt(often, "window") == ["Ġwindow"]
-    rarely = Labeller.from_texts(tokenizer, texts, least=10)
-    assert spelt(rarely, "window") == ["Ġwin", "d", "o", "w"]  # `ow` is heard in windows only, nine times
-    assert spelt(rarely, "win win") == ["Ġwin", "Ġwin"]  # its own three and the nine windows
+    labeller = Labeller.from_texts(tokenizer, texts)
+    assert spelt(labeller, "win window") == ["Ġwin", "Ġwin", "d", "o", "w"]
+    assert spelt(labeller, "down") == ["Ġ", "d", "o", "w"]  # never heard; neither is an `n` by itself
+    assert spelt(Labeller.from_texts(tokenizer, [*texts, "a window"]), "window") == ["Ġwindow"]
+    assert spelt(Labeller.from_texts(tokenizer, texts, ["window"]), "window") == ["Ġwindow"]
 
 
-def test_a_word_that_was_never_heard_is_spelt() -> None:
-    tokenizer = letter_tokenizer()
-    labeller = Labeller.from_texts(tokenizer, ["a window", "the door", "i know a word", "a door"], least=3)
-    tokens = [labeller.token_ids[place - 1] for place in labeller("down")]
-    assert tokenizer.convert_ids_to_tokens(tokens) == ["Ġ", "d", "o", "w", "n"]
+def test_a_word_is_one_label_however_the_llm_writes_it() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
+    words = ["the", "sojourn", "egypt", "don't", "may"]
+    labeller = Labeller.from_texts(tokenizer, ["the sojourn"], words)
+    assert set(labeller.names) == {" the", " sojourn", " Egypt", " don't", " may"}
+    assert labeller("Don't! The SOJOURN (may) — Egypt") == [
+        labeller.names.index(name) + 1 for name in (" don't", " the", " sojourn", " may", " Egypt")
+    ]
+    assert labeller.spellings.shape == (5, 3)
+    connector = connector_for(labeller.spellings)
+    logits = torch.full((8, 6), -9.0)
+    logits[range(8), [0, *labeller("the sojourn in egypt"), 0, *labeller("may may"), 0]] = 9.0
+    assert tokenizer.decode(connector.greedy(logits)) == " the sojourn Egypt may"
 
 
 # Validation -------------------------------------------------------------------------------------------------------
@@ -144,8 +156,8 @@ def test_silence_has_nothing_to_read_and_is_learnt_from() -> None:
 def test_a_small_model_learns_four_utterances_by_heart() -> None:
     torch.manual_seed(1)
     tokenizer, texts = word_tokenizer(), ["open the door", "close the window", "clean the garage", "paint the fence"]
-    labeller = Labeller.from_texts(tokenizer, texts, least=1)
-    model = CtcModel(small_connector(labeller.token_ids))
+    labeller = Labeller.from_texts(tokenizer, texts, {word for text in texts for word in text.split()})
+    model = CtcModel(connector_for(labeller.spellings))
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     clips = [torch.randn(40 + 9 * n, WIDTH) for n in range(4)]
     features, lengths = pad_features(clips)

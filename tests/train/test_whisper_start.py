@@ -19,9 +19,13 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
 
 
-def fresh(layers: int, tokens: list[int], projection: str = "vocabulary") -> Connector:
-    shape = ConnectorConfig(64, WIDTH, layers=layers, tokens=len(tokens), projection=projection)  # type: ignore[arg-type]
-    return build_connector(shape, None, torch.tensor(tokens))
+def spell(tokenizer: PreTrainedTokenizerBase, *words: str) -> torch.Tensor:
+    return torch.tensor([tokenizer(word, add_special_tokens=False).input_ids for word in words])
+
+
+def fresh(layers: int, spellings: torch.Tensor, projection: str = "vocabulary") -> Connector:
+    shape = ConnectorConfig(64, WIDTH, layers=layers, words=len(spellings), projection=projection)  # type: ignore[arg-type]
+    return build_connector(shape, None, spellings)
 
 
 def test_rows_are_where_whisper_looks_for_a_word(tiny_whisper: Whisper) -> None:
@@ -31,20 +35,20 @@ def test_rows_are_where_whisper_looks_for_a_word(tiny_whisper: Whisper) -> None:
     expected = [encode(" the"), encode(" Egypt"), encode(" blouse"), encode("ing")]
     assert list(map(len, expected)) == [1, 1, 2, 1]
     for row, tokens in zip(rows, expected, strict=True):
-        torch.testing.assert_close(row, embeddings[tokens].mean(0))
+        torch.testing.assert_close(row, embeddings[tokens].sum(0) / len(tokens) ** 0.5)
 
 
 def test_layers_begin_as_the_last_blocks(tiny_whisper: Whisper, tokenizer: PreTrainedTokenizerBase) -> None:
-    tokens = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" the", " water")]
+    words = spell(tokenizer, " the", " water")
     for projection in ("vocabulary", "linear"):
-        connector = fresh(1, tokens, projection)
+        connector = fresh(1, words, projection)
         start_from_whisper(connector, tiny_whisper, tokenizer)
         assert isinstance(connector, QFormerConnector)
         for name, value in tiny_whisper.decoder.blocks[1].state_dict().items():
             assert torch.equal(connector.layers[0].block.state_dict()[name], value), name
         assert torch.equal(connector.norm.weight, tiny_whisper.decoder.ln.weight)
     with pytest.raises(ValueError, match="3 layers cannot begin from a decoder of 2"):
-        start_from_whisper(fresh(3, tokens), tiny_whisper, tokenizer)
+        start_from_whisper(fresh(3, words), tiny_whisper, tokenizer)
     other = build_connector(ConnectorConfig(128, WIDTH, layers=1, projection="linear"))
     with pytest.raises(ValueError, match="width 128 are not those of a Whisper of width 64"):
         start_from_whisper(other, tiny_whisper, tokenizer)
@@ -54,9 +58,8 @@ def test_a_whole_decoder_in_one_window_is_whispers_own(
     tiny_whisper: Whisper, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """One query, one window that holds the clip, all blocks: the first step of Whisper's decoder, word for word."""
-    tokens = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" the", " water", " door")]
-    shape = ConnectorConfig(64, WIDTH, layers=2, window=40, margin=0, queries=1, tokens=3)
-    connector = QFormerConnector(shape, None, torch.tensor(tokens))
+    shape = ConnectorConfig(64, WIDTH, layers=2, window=40, margin=0, queries=1, words=3)
+    connector = QFormerConnector(shape, None, spell(tokenizer, " the", " water", " door"))
     start_from_whisper(connector, tiny_whisper, tokenizer)
     frames = torch.randn(1, 40, 64)
     states, _ = connector.hidden(frames, torch.tensor([40]))
