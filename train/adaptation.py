@@ -69,7 +69,7 @@ class CtcObjective(Objective):
         self._labeller = Labeller.from_texts(self._tokenizer, texts, frequent_words())
         self._config = self._shape(len(self._labeller.spellings))
         connector = QFormerConnector(self._config.connector, None, self._labeller.spellings)
-        start_from_whisper(connector, load_whisper(recipe.whisper), self._tokenizer)
+        start_from_whisper(connector, load_whisper(self._config.whisper), self._tokenizer)
         if recipe.start:
             self._go_on_from(recipe.start, connector)
         learn(connector)

@@ -1,4 +1,4 @@
-"""The CTC form of stage 1: the connector learns to read the LLM's own tokens; neither encoder nor LLM runs."""
+"""The CTC form of stage 1: the connector learns to read words; neither encoder nor LLM runs."""
 
 import zlib
 from collections import Counter, defaultdict
@@ -34,8 +34,8 @@ class Labeller:
         rows = [[token for token in row if token != PADDING] for row in spellings.tolist()]
         self.names = [str(tokenizer.decode(row)) for row in rows]
         self._tokens = {row[0]: place for place, row in enumerate(rows, 1) if len(row) == 1}
-        self._words = {name[1:].lower(): place for place, name in enumerate(self.names, 1) if name[:1] == " "}
-        self._cache: dict[str, list[int]] = {}
+        # Of each word met so far; those that are spelt are added as they come.
+        self._places = {name[1:].lower(): [place] for place, name in enumerate(self.names, 1) if name[:1] == " "}
 
     @classmethod
     def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], words: Iterable[str] = ()) -> "Labeller":
@@ -68,16 +68,14 @@ class Labeller:
 
     def __call__(self, text: str) -> list[int]:
         """Places in the vocabulary head; what it can neither read nor spell is left out."""
-        return [place for word in spoken_form(text).split() for place in self._places(word)]
+        return [place for word in spoken_form(text).split() for place in self._read_as(word)]
 
-    def _places(self, word: str) -> list[int]:
+    def _read_as(self, word: str) -> list[int]:
         """A word as places in the head: its own, or those of the tokens that spell it."""
-        if word in self._words:
-            return [self._words[word]]
-        if word not in self._cache:
+        if word not in self._places:
             tokens = _encode(self._tokenizer, word)
-            self._cache[word] = [self._tokens[part] for token in tokens for part in self._spell(token)]
-        return self._cache[word]
+            self._places[word] = [self._tokens[part] for token in tokens for part in self._spell(token)]
+        return self._places[word]
 
     def _spell(self, token: int) -> list[int]:
         """A token as tokens of the head."""

@@ -179,7 +179,8 @@ def test_a_checkpoint_is_gone_on_from_and_other_words_are_read(
         tmp_path / "more", [(f"{word} the {thing}", 60) for word in RARE for thing in ("gate", "door")] * 3
     )
     start = f'start="{tmp_path / "first" / "checkpoint"}"'
-    train(monkeypatch, options(cache, tmp_path / "second", start, f'features=["{more}"]', steps=1))
+    changes = [start, f'features=["{more}"]', 'whisper="another"']  # the rows are of the Whisper that the layers know
+    train(monkeypatch, options(cache, tmp_path / "second", *changes, steps=1))
     folders = [tmp_path / name / "checkpoint" for name in ("first", "second")]
     first, second = (read_connector(folder, read_config(folder)).state_dict() for folder in folders)
     assert first["spellings"].shape != second["spellings"].shape
