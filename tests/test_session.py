@@ -172,6 +172,14 @@ def test_a_card_marks_differences_shows_doubt_and_escapes() -> None:
     assert "1 of 3 words differ" in html and "Confidence: 60 % on average." in html
 
 
+def test_a_card_says_so_when_only_the_other_lane_heard_a_word() -> None:
+    shorter, longer = Answer("", "Ask you can do."), Answer("", "ask what you can do")
+    assert "1 of 5 words differ" in card("cascade", ENGLISH, longer, shorter)
+    html = card("end_to_end", ENGLISH, shorter, longer)
+    assert "only the other lane heard: 1;" in html and "<mark" not in html and ENGLISH.same_words not in html
+    assert ENGLISH.same_words in card("end_to_end", ENGLISH, shorter, shorter)
+
+
 @pytest.mark.parametrize("kind", ["json", "csv", "zip"])
 def test_an_export_holds_the_session(tmp_path: Path, kind: str) -> None:
     turns = [turn(text="=1+1 你好"), turn(together=True, said=dialogue.Turn())]

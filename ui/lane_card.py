@@ -37,7 +37,7 @@ def _heard(answer: Answer | None, other: Answer | None, texts: Texts) -> str:
     if answer is None or answer.heard is None:
         absent = f'<span class="absent">{escape(texts.no_reading)}</span>' if answer else ""
         return f'<p class="heard">{absent}</p><p class="note heard-note"></p>'
-    pieces, _ = word_difference(answer.heard, other.heard if other and other.heard else answer.heard)
+    pieces, others = word_difference(answer.heard, other.heard if other and other.heard else answer.heard)
     words = [piece for piece in pieces if piece.word]
     sure = _spread(answer.confidence or [], answer.heard.split(), [piece.text for piece in words])
     values = iter(sure)
@@ -47,8 +47,9 @@ def _heard(answer: Answer | None, other: Answer | None, texts: Texts) -> str:
     )
     notes = []
     if other is not None and other.heard:
-        count = sum(piece.differs for piece in words)
-        notes.append(texts.words_differ.format(count=count, total=len(words)) if count else texts.same_words)
+        count, missed = (sum(piece.differs for piece in side) for side in (pieces, others))
+        note = texts.words_differ if count else texts.words_missed if missed else texts.same_words
+        notes.append(note.format(count=count or missed, total=len(words)))
     if sure:
         notes.append(texts.confidence_mean.format(percent=round(100 * statistics.fmean(sure))))
     return f'<p class="heard">{shown}</p><p class="note heard-note">{escape(" ".join(notes))}</p>'
