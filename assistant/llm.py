@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from assistant.completion import Completion, complete
 from assistant.latency import StageClock
 from assistant.prompt import Memory, Message, Prompt
-from assistant.quantisation import quantise, supported
+from assistant.quantisation import chosen, quantise
 from assistant.weights import WeightsError, llm_source, registry
 
 MAX_REPLY = 256  # tokens
@@ -248,8 +248,7 @@ def load_llm(
         The model cannot be found or has no chat template.
     """
     device = torch.device(device)
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "int8" if supported() else "float32"
+    precision = chosen(precision, device)
     if precision not in ("int8", "float32", "float16", "bfloat16"):
         raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
     if precision == "int8" and device.type != "cpu":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from whisper.model import Whisper
 
-from assistant.checkpoint import CheckpointConfig, CheckpointError, read_connector
+from assistant.checkpoint import CheckpointConfig, CheckpointError, load_connector
 from assistant.connector import Connector, Speech, pad_features
 from assistant.latency import StageClock
 from assistant.llm import LLM, Message, Prompt
@@ -86,5 +86,5 @@ def load_speech_lm(folder: Path, config: CheckpointConfig, whisper: Whisper, llm
             f"{folder} was trained on {config.whisper} (width {config.connector.encoder_width}); the Whisper loaded "
             f"has width {whisper.dims.n_audio_state}. Name the one it was trained on, or ask for the cascade alone."
         )
-    connector = read_connector(folder, config, llm.embeddings).to(llm.device)
+    connector = load_connector(folder, config, llm.embeddings, llm.precision, llm.device)
     return SpeechLM(config, whisper, connector, llm)

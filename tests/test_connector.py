@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, write_checkpoint
+from assistant.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    load_connector,
+    read_config,
+    read_connector,
+    write_checkpoint,
+)
 from assistant.connector import Connector, ConnectorConfig, QFormerConnector, Speech, build_connector, pad_features
 from tests.conftest import WIDTH, tiny_connector
 
@@ -130,6 +137,27 @@ def test_a_checkpoint_keeps_the_connector(tmp_path, connector: Connector, clips:
             assert ((read - value).abs() <= 0.51 / 127 * value.abs().amax(1, keepdim=True)).all()
         else:
             assert torch.equal(read, value.half().to(value.dtype)), name
+
+
+def test_a_connector_answers_in_the_precision_of_the_llm(tmp_path, connector: Connector, clips) -> None:
+    config = CheckpointConfig(connector.config, "whisper-tiny", "tiny-llm")
+    write_checkpoint(tmp_path, config, connector)
+    embeddings = torch.randn(258, WIDTH)
+    exact, whole = (load_connector(tmp_path, config, embeddings, name) for name in ("float32", "int8"))
+    trained = read_connector(tmp_path, config, embeddings)
+    for one, two in zip(exact(*pad_features(clips)), trained(*pad_features(clips)), strict=True):
+        assert torch.equal(one.vectors, two.vectors)
+    assert not [name for name, part in whole.named_modules() if isinstance(part, torch.nn.Linear)]
+    near, far = (_projected(one, clips[3]) for one in (exact, whole))
+    assert 0 < (near - far).norm() < 0.05 * near.norm()
+
+
+def _projected(connector: Connector, clip: torch.Tensor) -> torch.Tensor:
+    """What the last matrix makes of a clip: CTC logits, or vectors."""
+    features, lengths = pad_features([clip])
+    if isinstance(connector, QFormerConnector):
+        return connector.project(connector.hidden(features, lengths)[0])
+    return connector(features, lengths)[0].vectors
 
 
 def test_a_checkpoint_for_another_llm_is_refused_in_words(tiny_checkpoint) -> None:

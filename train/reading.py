@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from assistant.audio import load_utterance
-from assistant.checkpoint import read_config, read_connector
+from assistant.checkpoint import load_connector, read_config
 from assistant.connector import QFormerConnector, pad_features
 from assistant.lanes import CHECKPOINT
 from assistant.latency import StageClock
@@ -49,7 +49,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(locate(config.llm))
     whisper = load_whisper(config.whisper)
     transcriber = Transcriber(whisper)
-    connector = read_connector(arguments.checkpoint, config)
+    connector = load_connector(arguments.checkpoint, config)
     if not isinstance(connector, QFormerConnector) or config.connector.projection != "vocabulary":
         raise SystemExit(f"{arguments.checkpoint} has no vocabulary projection: it reads no words to compare.")
 

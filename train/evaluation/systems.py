@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from assistant.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, read_lora
+from assistant.checkpoint import CheckpointConfig, CheckpointError, load_connector, read_config, read_lora
 from assistant.connector import Connector, QFormerConnector, pad_features
 from assistant.llm import LLM, load_llm
 from assistant.spelling import respelt
@@ -108,8 +108,8 @@ class Bench:
         key = f"{system.name} {self._llm is not None}"
         if key not in self._connectors:
             embeddings = self._llm.embeddings if self._llm else None
-            connector = read_connector(system.checkpoint, self._configs[system.name], embeddings)
-            self._connectors[key] = connector.to(self.device)
+            config = self._configs[system.name]
+            self._connectors[key] = load_connector(system.checkpoint, config, embeddings, self.precision, self.device)
         return self._connectors[key]
 
     @torch.inference_mode()
