@@ -29,12 +29,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from train.chinese_numbers import spell_chinese_numbers
 from train.manifest import refuse_held_out, spell_numbers
-from train.synthesize import available, draw_voice, speak_to_file
+from train.synthesize import SHARES, available, draw_voice, speak_to_file
 from train.target_filters import REFUSAL, language_of
 
-ENGINES = {"english": {"hibari": 0.55, "flite": 0.3, "espeak": 0.15}, "chinese": {"espeak": 1.0}}
 HUMAN, ASSISTANT = ("human", "user"), ("gpt", "assistant", "chatgpt", "bing", "bard")
 LONGEST_SPOKEN, LONGEST_REPLY = 60, 250  # words; a Chinese character counts as one word
 
@@ -134,7 +132,7 @@ def read_dialogues(path: Path) -> list[Any]:
 
 def speaking_jobs(conversation: Conversation, out: Path, seed: int) -> list[dict[str, Any]]:
     """A job of `train.synthesize` for every human turn, all in one voice; files are named after what they hold."""
-    shares = {name: share for name, share in ENGINES[conversation.language].items() if available(name)}
+    shares = {name: share for name, share in SHARES[conversation.language].items() if available(name)}
     if not shares:
         raise ConversationError(f"No engine here speaks {conversation.language}. Install espeak-ng.")
     said = [said for said, _ in conversation.exchanges]
@@ -142,11 +140,10 @@ def speaking_jobs(conversation: Conversation, out: Path, seed: int) -> list[dict
     rng = random.Random(digest)
     engine = rng.choices(list(shares), list(shares.values()))[0]
     voice = draw_voice(engine, rng, conversation.language)
-    spell = spell_chinese_numbers if conversation.language == "chinese" else spell_numbers
     return [
         {
             "audio": str(out / "clips" / digest[:2] / f"{digest}-{turn}.flac"),
-            "spoken": spell(text),
+            "spoken": spell_numbers(text),
             "engine": engine,
             "voice": voice,
             "seed": rng.randrange(2**31),

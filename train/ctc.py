@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from assistant.connector import BLANK, PADDING, QFormerConnector, pad_features
 from train.features import Sample
-from train.manifest import spoken_form
+from train.manifest import CHINESE, spoken_form
 
 TWICE = 2  # a word heard once is not learnt
 LONGEST = 4  # LLM tokens of a word that is read as a whole
@@ -35,20 +35,22 @@ class Labeller:
         self.names = [str(tokenizer.decode(row)) for row in rows]
         self._tokens = {row[0]: place for place, row in enumerate(rows, 1) if len(row) == 1}
         # Of each word met so far; those that are spelt are added as they come.
-        self._places = {name[1:].lower(): [place] for place, name in enumerate(self.names, 1) if name[:1] == " "}
+        whole = {place: name for place, name in enumerate(self.names, 1) if name[:1] == " " or CHINESE.fullmatch(name)}
+        self._places = {name.removeprefix(" ").lower(): [place] for place, name in whole.items()}
 
     @classmethod
     def from_texts(cls, tokenizer: PreTrainedTokenizerBase, texts: list[str], words: Iterable[str] = ()) -> "Labeller":
         """A head of `words`, of the words heard twice or oftener in the distinct texts, and of what spells the others.
 
-        A word of more than `LONGEST` tokens is spelt. So is a token heard once; one that cannot be split is left out.
+        A word of more than `LONGEST` tokens is spelt. So is a token heard once; one that cannot be split is left out,
+        and so is a Chinese character heard once, as its bytes say nothing of how it sounds.
         """
         heard = Counter(word for text in set(texts) for word in spoken_form(text).split())
         often = [word for word, count in heard.items() if count >= TWICE]
         whole = {word: tokens for word in (*often, *words) if len(tokens := _shortest(tokenizer, word)) <= LONGEST}
         labeller = cls(tokenizer, torch.empty(0, 1))
         counts: Counter[int] = Counter()
-        for word in heard.keys() - whole.keys():
+        for word in (word for word in heard.keys() - whole.keys() if not CHINESE.match(word)):
             counts.update(dict.fromkeys(_encode(tokenizer, word), heard[word]))
         lengths: defaultdict[int, set[int]] = defaultdict(set)
         for token in counts:
@@ -96,7 +98,8 @@ class Labeller:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
-    return tuple(tokenizer(f" {word}", add_special_tokens=False).input_ids)
+    space = "" if CHINESE.match(word) else " "
+    return tuple(tokenizer(space + word, add_special_tokens=False).input_ids)
 
 
 def _shortest(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:

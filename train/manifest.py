@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from num2words import num2words
+from opencc import OpenCC
+
+from train.chinese_numbers import spell_chinese_numbers
 
 CLOCK = re.compile(r"(?<![\d:])([01]?\d|2[0-3]):([0-5]\d)(?![\d:])(?=(\s?[ap]\.?m)?)")
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+0s\b|\d+")
+CHINESE = re.compile(r"[\u3400-\u9fff]")
+SIMPLIFIED = OpenCC("t2s")  # which of the two scripts was meant cannot be heard
 HELD_OUT = re.compile(r"^dev$|_(test|val|dev)(\.|$)|^mmlu_subset\b")
 
 
@@ -40,7 +45,12 @@ def refuse_held_out(paths: Iterable[Path]) -> None:
 
 
 def spell_numbers(text: str) -> str:
-    """Digits as English words, the way they are said: what is spoken and what is learnt then agree."""
+    """Digits as words, the way they are said: what is spoken and what is learnt then agree.
+
+    Chinese where the text has any, else English.
+    """
+    if CHINESE.search(text):
+        return spell_chinese_numbers(text)
 
     def words(match: re.Match[str]) -> str:
         number = match[0].replace(",", "")
@@ -74,10 +84,13 @@ def _plural(year: str) -> str:
 def spoken_form(text: str) -> str:
     """The words of a transcript as the connector learns to read them: lower case, numbers spelt, no punctuation.
 
-    Casing and punctuation cannot be heard; leaving them out halves the tokens that one word may have.
+    Casing and punctuation cannot be heard; leaving them out halves the tokens that one word may have. A Chinese
+    character is a word, and simplified.
     """
     text = spell_numbers(text.replace("’", "'")).lower()
     text = re.sub(r"[-–—/_]", " ", text)
     text = re.sub(r"[^\w\s']|_", "", text)
     text = re.sub(r"(?<!\w)'|'(?!\w)", "", text)
+    if CHINESE.search(text):
+        text = CHINESE.sub(r" \g<0> ", SIMPLIFIED.convert(text))
     return " ".join(text.split())

@@ -42,6 +42,12 @@ ESPEAK_VARIANTS = ["", "+m1", "+m3", "+m4", "+m6", "+f2", "+f4", "+f5", "+klatt"
 FLITE_VOICES = ["awb", "rms", "slt", "kal16"]
 
 
+SENTENCES = {  # by language: where they stand in a line of a text set, what they are made of, what a word is
+    "english": (("text", "question", "en"), r"[\x20-\x7e]+", r"\S+"),
+    "chinese": (("text", "zh"), r"[\u3400-\u9fff0-9 ，。？！、；：,.?!;:]+", r"[\u3400-\u9fff]|[0-9]+"),
+}
+
+
 def draw_voice(engine: str, rng: random.Random, language: str = "english") -> dict[str, Any]:
     """One voice of an engine: its name, tempo (1 is normal) and size (resampling: below 1 is a larger, deeper head).
 
@@ -103,6 +109,7 @@ ENGINES: dict[str, Callable[[str, dict[str, Any], int], tuple[np.ndarray, int]]]
     "espeak": speak_espeak,
     "kokoro": speak_kokoro,
 }
+SHARES = {"english": {"hibari": 0.55, "flite": 0.3, "espeak": 0.15}, "chinese": {"espeak": 1.0}}
 PROGRAMS = {"flite": "flite", "espeak": "espeak-ng"}
 
 
@@ -121,8 +128,12 @@ def speak(text: str, engine: str, voice: dict[str, Any], seed: int) -> np.ndarra
     return (samples * (0.9 / peak) if peak > 0 else samples).astype(np.float32)
 
 
-def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24) -> list[str]:
-    """Distinct English sentences of `shortest` to `longest` words in JSON-lines files (gzipped or not) or folders."""
+def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24, language: str = "english") -> list[str]:
+    """Distinct sentences of `shortest` to `longest` words in JSON-lines files (gzipped or not) or folders.
+
+    A Chinese character is a word.
+    """
+    keys, letters, word = SENTENCES[language]
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     sentences: dict[str, str] = {}
     for file in files:
@@ -131,8 +142,8 @@ def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24) -> l
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
-                text = row.get("text") or row.get("question") or row.get("en") or ""
-                if shortest <= len(text.split()) <= longest and re.fullmatch(r"[\x20-\x7e]+", text):
+                text = next((row[key] for key in keys if row.get(key)), "")
+                if re.fullmatch(letters, text) and shortest <= len(re.findall(word, text)) <= longest:
                     sentences.setdefault(re.sub(r"\W", "", text.lower()), text)
     return list(sentences.values())
 
@@ -171,7 +182,9 @@ def speak_to_file(job: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def plan(sentences: list[str], out: Path, count: int, engines: dict[str, float], seed: int) -> list[dict[str, Any]]:
+def plan(
+    sentences: list[str], out: Path, count: int, engines: dict[str, float], seed: int, language: str = "english"
+) -> list[dict[str, Any]]:
     """`count` jobs, each a sentence with a voice, decided by the seed alone."""
     rng = random.Random(seed)
     chosen = rng.sample(sentences, min(count, len(sentences)))
@@ -183,7 +196,7 @@ def plan(sentences: list[str], out: Path, count: int, engines: dict[str, float],
                 "audio": str(out / f"{index // 1000:03d}" / f"{index:06d}.flac"),
                 "spoken": spell_numbers(text),
                 "engine": engine,
-                "voice": draw_voice(engine, rng),
+                "voice": draw_voice(engine, rng, language),
                 "seed": rng.randrange(2**31),
             }
         )
@@ -196,12 +209,17 @@ def main() -> None:
     parser.add_argument("text", type=Path, nargs="+", help="text sets: JSON lines files or folders of them")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=30_000, help="sentences to speak")
-    parser.add_argument("--engines", default="hibari=0.55,flite=0.3,espeak=0.15", help="engine=share, comma separated")
+    parser.add_argument("--language", default="english", choices=list(SENTENCES))
+    parser.add_argument("--engines", help="engine=share, comma separated, as in hibari=0.55,flite=0.3,espeak=0.15")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     refuse_held_out(arguments.text)
-    shares = {name: float(share) for name, share in (item.split("=") for item in arguments.engines.split(","))}
+    language, shares = arguments.language, SHARES[arguments.language]
+    if arguments.engines:
+        shares = {name: float(share) for name, share in (item.split("=") for item in arguments.engines.split(","))}
+    if foreign := [name for name in shares if language != "english" and name not in SHARES[language]]:
+        raise SystemExit(f"{', '.join(foreign)} cannot speak {language}; {', '.join(SHARES[language])} can.")
     if missing := [name for name in shares if not available(name)]:
         raise SystemExit(f"Not installed: {', '.join(missing)}. Install them, or leave them out of --engines.")
     if "kokoro" in shares:
@@ -209,7 +227,8 @@ def main() -> None:
             kokoro.prepare()  # here once, before several processes would
         except OSError as error:
             raise SystemExit(f"{error} Leave kokoro out of --engines, or try again.") from error
-    jobs = plan(read_sentences(arguments.text), arguments.out, arguments.count, shares, arguments.seed)
+    sentences = read_sentences(arguments.text, language=language)
+    jobs = plan(sentences, arguments.out, arguments.count, shares, arguments.seed, language)
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         spoken = pool.imap(speak_to_file, jobs, chunksize=16)
         results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))

@@ -5,10 +5,9 @@ from difflib import SequenceMatcher
 
 from assistant.completion import Completion
 from train.instructions import Task
-from train.manifest import spoken_form
+from train.manifest import CHINESE, spoken_form
 
 FINAL_PUNCTUATION = re.compile(r"[.!?…。！？~～][\"'”’」』)）\]]*$")
-CHINESE = re.compile(r"[\u3400-\u9fff]")
 LATIN_WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:['’][A-Za-z]+)?")
 REFUSAL = re.compile(
     r"\bas an ai\b|\bai (language )?(model|assistant)\b|\blanguage model\b|\bi('m| am) (not able|unable) to\b"

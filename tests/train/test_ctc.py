@@ -100,6 +100,18 @@ def test_a_word_is_one_label_however_the_llm_writes_it() -> None:
     assert tokenizer.decode(connector.greedy(logits)) == " the sojourn Egypt may"
 
 
+def test_a_chinese_character_is_a_label_and_the_llm_gets_its_own_tokens() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
+    labeller = Labeller.from_texts(tokenizer, ["今天天气很好。", "今天 10 點，很好", "天气", "嗨"], ["call"])
+    assert set(labeller.names) == {" call", *"今天气很好"}  # 嗨, 十 and 点 were heard once
+    said = labeller("Call: 今天很好, 嗨!")
+    assert [labeller.names[place - 1] for place in said] == [" call", *"今天很好"]
+    connector = connector_for(labeller.spellings)
+    logits = torch.full((6, 7), -9.0)
+    logits[range(6), [*said, 0]] = 9.0
+    assert tokenizer.decode(connector.greedy(logits)) == " call今天很好"
+
+
 # Validation -------------------------------------------------------------------------------------------------------
 
 

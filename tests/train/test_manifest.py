@@ -51,13 +51,15 @@ def test_numbers_are_spelt_as_they_are_said(written: str, said: str) -> None:
         ("In 1984, 50% of   them", "in nineteen eighty four fifty of them"),
         ("Café, naïve", "café naïve"),
         ("?!", ""),
+        ("今天 10:05，氣溫25度。", "今 天 十 点 零 五 分 气 温 二 十 五 度"),
+        ("打开 the light！", "打 开 the light"),
     ],
 )
 def test_spoken_form_keeps_only_what_can_be_heard(text: str, spoken: str) -> None:
     assert spoken_form(text) == spoken
 
 
-@pytest.mark.parametrize("text", ["Don't – 3rd, 10:45!", "’Tis 1,234.5", "A_b-c/d"])
+@pytest.mark.parametrize("text", ["Don't – 3rd, 10:45!", "’Tis 1,234.5", "A_b-c/d", "2024年，GB 好"])
 def test_spoken_form_of_a_spoken_form_is_itself(text: str) -> None:
     assert spoken_form(spoken_form(text)) == spoken_form(text)
 

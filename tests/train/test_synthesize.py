@@ -105,6 +105,21 @@ def test_read_sentences_leaves_out_what_must_not_or_cannot_be_spoken(tmp_path: P
     assert synthesize.read_sentences([tmp_path]) == kept
 
 
+def test_chinese_sentences_are_spoken_by_a_voice_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"en": "What time is it?", "zh": "现在几点？"}, {"en": "Hi.", "zh": "嗨。"}, {"text": "这里有 25 个人。"}]
+    rows += [{"zh": "我用Python写。"}, {"zh": "很" * 25}, {"text": "现在 几点"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sentences = synthesize.read_sentences([tmp_path / "a.jsonl"], language="chinese")
+    assert sentences == ["现在几点？", "这里有 25 个人。"]
+    jobs = synthesize.plan(sentences, tmp_path, 2, synthesize.SHARES["chinese"], 1, "chinese")
+    assert {job["spoken"] for job in jobs} == {"现在几点？", "这里有 二十五 个人。"}
+    assert all(job["engine"] == "espeak" and job["voice"]["name"].startswith("cmn") for job in jobs)
+    argv = ["synthesize", str(tmp_path), "--out", str(tmp_path), "--language", "chinese", "--engines", "hibari=1"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit, match="hibari cannot speak chinese; espeak can"):
+        synthesize.main()
+
+
 def test_read_sentences_bounds_are_words_and_inclusive(tmp_path: Path) -> None:
     write_texts(tmp_path / "a.jsonl", [" ".join(["abcdefghij"[n % 10] * (n + 1)] * n) for n in range(1, 30)])
     lengths = [len(text.split()) for text in synthesize.read_sentences([tmp_path / "a.jsonl"])]

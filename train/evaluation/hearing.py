@@ -13,7 +13,7 @@ from assistant.speech_encoder import encode, load_whisper, speech_mels
 from assistant.transcriber import Transcriber
 from train.evaluation.store import Store
 from train.evaluation_sets import Clip
-from train.target_filters import CHINESE
+from train.manifest import CHINESE
 
 
 class Hearing:

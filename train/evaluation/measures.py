@@ -5,16 +5,14 @@ from functools import cache
 
 import jiwer
 import numpy as np
-from opencc import OpenCC
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
 from train.evaluation.bootstrap import ratio
-from train.target_filters import CHINESE
+from train.manifest import CHINESE, SIMPLIFIED
 
 _ENGLISH, _ANY = EnglishTextNormalizer(), BasicTextNormalizer()
-_SIMPLIFIED = OpenCC("t2s")  # Whisper writes either script; which one cannot be heard
 
 
 def normalised(text: str) -> str:
@@ -25,7 +23,7 @@ def normalised(text: str) -> str:
     """
     if not CHINESE.search(text):
         return _ENGLISH(text)
-    spaced = CHINESE.sub(lambda match: f" {match[0]} ", _SIMPLIFIED.convert(text))
+    spaced = CHINESE.sub(lambda match: f" {match[0]} ", SIMPLIFIED.convert(text))
     return " ".join(_ANY(spaced).split())
 
 

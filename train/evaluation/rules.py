@@ -10,7 +10,8 @@ from difflib import SequenceMatcher
 
 from assistant.lanes import NOTHING_HEARD
 from train.evaluation.measures import named, words
-from train.target_filters import CHINESE, REFUSAL, language_of
+from train.manifest import CHINESE
+from train.target_filters import REFUSAL, language_of
 
 SAME = 0.7  # overlap from which a reply says again what was said
 FEWEST_NEW = 3  # words that a continuation adds
