@@ -49,8 +49,6 @@ OTHER_SPEAKERS = {  # they speak English with an accent; those that Whisper base
 MANDARIN_SPEAKERS = {"zf": "xiaobei xiaoni xiaoxiao", "zm": "yunjian yunxi yunxia yunyang"}
 ENGLISH = [f"{kind}_{name}" for kind, names in ENGLISH_SPEAKERS.items() for name in names.split()]
 ACCENTED = [f"{kind}_{name}" for kind, names in OTHER_SPEAKERS.items() for name in names.split()]
-
-
 MANDARIN = [f"{kind}_{name}" for kind, names in MANDARIN_SPEAKERS.items() for name in names.split()]
 
 

@@ -40,8 +40,6 @@ ESPEAK_LANGUAGES = {
 }
 ESPEAK_VARIANTS = ["", "+m1", "+m3", "+m4", "+m6", "+f2", "+f4", "+f5", "+klatt", "+klatt2", "+adam", "+Gene"]
 FLITE_VOICES = ["awb", "rms", "slt", "kal16"]
-
-
 SENTENCES = {  # by language: where they stand in a line of a text set, what they are made of, what a word is
     "english": (("text", "question", "en"), r"[\x20-\x7e]+", r"\S+"),
     "chinese": (("text", "zh"), r"[\u3400-\u9fff0-9 ，。？！、；：,.?!;:]+", r"[\u3400-\u9fff]|[0-9]+"),
