@@ -203,7 +203,9 @@ class QFormerConnector(Connector):
         embedded = self._embeddings[0].to(ids.device)[ids.clamp_min(0)].to(top.dtype)  # [n, 8, longest, llm_width]
         vectors = torch.einsum("nwl,nwld->nld", shares, embedded)
         if self.config.residual:
-            vectors = vectors + self.residual(_mean_of_runs(states, first)[spoken])[:, None]
+            # Only a state's direction: its length, hundreds of times an embedding's, would drown the words.
+            directions = functional.normalize(_mean_of_runs(states, first)[spoken], dim=-1)
+            vectors = vectors + self.residual(directions)[:, None]
         tokens = self.spellings[words]  # [n, longest]
         written = tokens != PADDING
         confidence = merged.gather(1, words[:, None] + 1).expand_as(tokens)

@@ -103,6 +103,12 @@ def test_blanks_alone_are_no_speech() -> None:
     assert speech.vectors.shape == (0, WIDTH) and len(speech.tokens) == 0
 
 
+def test_the_residual_hears_no_length_of_a_state_which_would_drown_the_words() -> None:
+    connector = tiny_connector("residual")
+    states, logits = torch.randn(6, connector.config.encoder_width), torch.randn(6, connector.config.words + 1)
+    torch.testing.assert_close(connector.read(states, logits).vectors, connector.read(200 * states, logits).vectors)
+
+
 def test_the_residual_adds_nothing_until_it_has_learnt_something(clips: list[torch.Tensor]) -> None:
     with_residual, without = tiny_connector("residual"), tiny_connector("vocabulary")
     torch.nn.init.zeros_(with_residual.residual.weight)
