@@ -2,11 +2,13 @@
 
     python -m train.averaging assets/checkpoints/v1 runs/adaptation/checkpoint --out runs/average
 
-What a connector learns from new speech it pays for with some of what it knew. The mean keeps most of both.
+What a connector learns from new speech it pays for with some of what it knew. The mean keeps most of both; a
+checkpoint that is named twice counts twice. What the head reads is never learnt and stays as the first one has it.
 """
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,24 +18,24 @@ from assistant.connector import Connector
 
 
 def average(folders: Sequence[Path]) -> tuple[CheckpointConfig, Connector]:
-    """The configuration that all of the checkpoints share, and a connector whose weights are the mean of theirs.
+    """The configuration of the first, and a connector of its words whose learnt weights are the mean of all.
 
     Raises
     ------
     CheckpointError
-        A checkpoint cannot be read, has LoRA weights, or is of another shape or other words than the first.
+        A checkpoint cannot be read, has LoRA weights, or is of another shape or other base models than the first.
     """
     config, states = read_config(folders[0]), []
     for folder in folders:
         if (other := read_config(folder)).lora is not None:
             raise CheckpointError(f"{folder} has LoRA weights. Only connectors are averaged: give stage 1 checkpoints.")
-        state = read_connector(folder, other).state_dict()
-        states.append(state)
-        if other != config or ("spellings" in state and not state["spellings"].equal(states[0]["spellings"])):
-            raise CheckpointError(f"{folder} is not of the shape, base models and words of {folders[0]}.")
+        if replace(other, connector=replace(other.connector, words=config.connector.words)) != config:
+            raise CheckpointError(f"{folder} is not of the shape and base models of {folders[0]}.")
+        states.append(read_connector(folder, other).state_dict())
     connector = read_connector(folders[0], config)
+    fixed = ("head.", "spellings") if "spellings" in states[0] else ()
     for name, value in connector.state_dict().items():
-        if value.is_floating_point():
+        if not name.startswith(fixed):
             value.copy_(torch.stack([state[name] for state in states]).mean(0))
     return config, connector
 

@@ -1,5 +1,6 @@
 """The CTC form of stage 1: the connector learns to read words; neither encoder nor LLM runs."""
 
+import math
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from train.manifest import CHINESE, spoken_form
 
 TWICE = 2  # a word heard once is not learnt
 LONGEST = 4  # LLM tokens of a word that is read as a whole
+SAMPLE = 8192  # words that stand for all that a batch does not say
 
 
 class Labeller:
@@ -108,7 +110,12 @@ def _shortest(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
 
 
 class CtcModel(nn.Module):
-    """The connector with its loss."""
+    """The connector with its loss, of which the softmax over all words would be two fifths of the work.
+
+    So its denominator is estimated, by importance sampling (arXiv 1412.2007, section 3): exactly for the blank and the
+    words that the batch says, and from a random sample of the others, each counted as often as it is needed to stand
+    for all of them. A head no larger than the sample is computed as it is.
+    """
 
     def __init__(self, connector: QFormerConnector) -> None:
         super().__init__()
@@ -117,7 +124,18 @@ class CtcModel(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor, labels: list[list[int]]) -> dict[str, Tensor]:
         """CTC loss (per label) of a padded batch [B, T, width]."""
         states, lengths = self.connector.hidden(features, lengths)
-        return {"loss": ctc(self.connector.project(states), lengths, labels)}
+        head = self.connector.head
+        said = sorted({place for clip in labels for place in clip})
+        silent = torch.ones(len(head.weight), dtype=torch.bool)
+        silent[torch.tensor(said, dtype=torch.int64) - 1] = False
+        others = silent.nonzero()[:, 0]
+        sample = others[torch.randperm(len(others))[:SAMPLE]]
+        words = torch.cat([torch.tensor(said, dtype=torch.int64) - 1, sample]).to(states.device)
+        logits = functional.linear(states, head.weight[words], head.bias[words])
+        logits[..., len(said) :] += math.log(max(1, len(others)) / max(1, len(sample)))
+        places = {place: number for number, place in enumerate(said, 1)}
+        renumbered = [[places[place] for place in clip] for clip in labels]
+        return {"loss": ctc(torch.cat([self.connector.blank(states), logits], -1), lengths, renumbered)}
 
 
 def ctc(logits: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:

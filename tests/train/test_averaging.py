@@ -1,4 +1,4 @@
-"""The mean of checkpoints: of the weights, of like with like only, and a checkpoint that reads."""
+"""The mean of checkpoints: of like with like only, under the words of the first, and a checkpoint that reads."""
 
 import sys
 from dataclasses import replace
@@ -12,9 +12,9 @@ from assistant.connector import ConnectorConfig, QFormerConnector
 from train import averaging
 
 
-def write(folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False) -> Path:
+def write(folder: Path, seed: int, tokens: tuple[int, ...] = (3, 5, 7), lora: bool = False, layers: int = 1) -> Path:
     torch.manual_seed(seed)
-    shape = ConnectorConfig(32, 16, layers=1, words=len(tokens))
+    shape = ConnectorConfig(32, 16, layers=layers, words=len(tokens))
     config = CheckpointConfig.of(shape, "whisper-base", "qwen2.5-coder-0.5b-instruct")
     matrices = {"lora_A": torch.zeros(2, 2)} if lora else None
     config = replace(config, lora={"r": 2}) if lora else config
@@ -33,7 +33,7 @@ def test_the_command_writes_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyP
     parts, mean = [state(folder) for folder in folders], state(tmp_path / "mean")
     assert read_config(tmp_path / "mean") == read_config(folders[0])
     assert mean["spellings"].tolist() == [[3], [5], [7]]
-    for name in ("query", "head.weight", "layers.0.block.mlp.0.bias"):
+    for name in ("query", "blank.weight", "layers.0.block.mlp.0.bias"):
         torch.testing.assert_close(mean[name], sum(part[name] for part in parts) / 3, rtol=1e-3, atol=2e-3)
         assert not torch.equal(mean[name], parts[0][name])
     connector = read_connector(tmp_path / "mean", read_config(tmp_path / "mean"))
@@ -41,10 +41,19 @@ def test_the_command_writes_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(connector.tokens(torch.randn(1, 40, 32), torch.tensor([40]))[0].tolist()) <= {3, 5, 7}
 
 
-@pytest.mark.parametrize(
-    ("other", "reason"),
-    [({"tokens": (3, 5, 8)}, "words"), ({"tokens": (3, 5)}, "words"), ({"lora": True}, "LoRA")],
-)
+def test_other_words_leave_the_head_of_the_first_and_twice_named_counts_twice(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "first", 1), write(tmp_path / "second", 2, tokens=(3, 8))
+    config, connector = averaging.average([first, first, second])
+    parts = [state(first), state(second)]
+    assert config == read_config(first)
+    for name, value in connector.state_dict().items():
+        expected = (
+            parts[0][name] if name.startswith(("head", "spellings")) else (2 * parts[0][name] + parts[1][name]) / 3
+        )
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(("other", "reason"), [({"layers": 2}, "shape"), ({"lora": True}, "LoRA")])
 def test_only_like_is_averaged_with_like(tmp_path: Path, other: dict[str, object], reason: str) -> None:
     first, second = write(tmp_path / "first", 1), write(tmp_path / "second", 2, **other)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match=reason):

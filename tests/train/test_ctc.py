@@ -156,6 +156,28 @@ def test_losses_do_not_depend_on_padding() -> None:
     torch.testing.assert_close(model(padded, torch.tensor([50]), [labels]), alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_sample_of_the_words_teaches_what_all_of_them_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = CtcModel(small_connector(list(range(400))))
+    torch.nn.init.normal_(model.connector.head.weight, std=0.1)
+    features, lengths, labels = torch.randn(2, 60, WIDTH), torch.tensor([60, 45]), [[3, 7, 3], [399, 400]]
+
+    def taught() -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and its gradient at the queries."""
+        loss = model(features, lengths, labels)["loss"]
+        return loss, torch.autograd.grad(loss, model.connector.query)[0].flatten()
+
+    states, steps = model.connector.hidden(features, lengths)
+    exact = ctc(model.connector.project(states), steps, labels)
+    loss, gradient = taught()
+    torch.testing.assert_close(loss, exact)
+    monkeypatch.setattr("train.ctc.SAMPLE", 100)
+    losses, gradients = zip(*(taught() for _ in range(30)), strict=True)
+    assert len({loss.item() for loss in losses}) == 30
+    torch.testing.assert_close(torch.stack(losses).mean(), exact, rtol=0.02, atol=0)
+    assert torch.cosine_similarity(torch.stack(gradients).mean(0), gradient, 0) > 0.95
+
+
 def test_silence_has_nothing_to_read_and_is_learnt_from() -> None:
     labels = Labeller.from_texts(word_tokenizer(), SENTENCES)("")
     assert labels == []
