@@ -25,6 +25,7 @@ from assistant.audio import AudioError
 from assistant.checkpoint import CheckpointError
 from assistant.lanes import CHECKPOINT
 from assistant.latency import hardware
+from assistant.quantisation import chosen
 from assistant.weights import WeightsError
 from train.evaluation.answering import Answer, answer
 from train.evaluation.figures import ALL, Figure, figures
@@ -157,12 +158,12 @@ def _about(bench: Bench, left_out: list[str], identical: bool | None) -> dict[st
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
         "hardware": hardware(),
-        "precision": bench.precision,
+        "precision": chosen(bench.precision, bench.device),
         "llm": bench.config.llm,
         "whisper": bench.config.whisper,
         "systems": {
             system.name: {
-                "what": WHAT.get(system.hears, f"checkpoint {system.checkpoint}"),
+                "what": WHAT.get(system.hears, f"checkpoint {_from_here(system.checkpoint)}"),
                 "sha256": system.identity if system.checkpoint else None,
             }
             for system in bench.systems
@@ -170,6 +171,11 @@ def _about(bench: Bench, left_out: list[str], identical: bool | None) -> dict[st
         "left_out": left_out,
         "lora_off_logits_identical": identical,
     }
+
+
+def _from_here(path: Path | None) -> Path | None:
+    """A path without the folders that are this machine's own."""
+    return path.relative_to(Path.cwd()) if path and path.is_relative_to(Path.cwd()) else path
 
 
 def _write(out: Path, about: dict[str, Any], found: list[Figure], records: list[Record]) -> None:

@@ -63,9 +63,11 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict[str, 
 
 def test_the_whole_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     compare = ("--compare", f"vanilla={folder / 'vanilla'}")
+    monkeypatch.chdir(folder)
     content = run(folder, monkeypatch, *compare, "--limit", "2", "--suite", *WANTED)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["records"] > 0
     assert list(content["systems"]) == ["end_to_end", "cascade", "upper_bound", "vanilla"]
+    assert content["systems"]["end_to_end"]["what"] == "checkpoint tuned"  # nothing of whose machine it was
     assert content["systems"]["end_to_end"]["sha256"] != content["systems"]["vanilla"]["sha256"]
     assert content["lora_off_logits_identical"] is True
     assert any(sentence.startswith("librispeech: ") for sentence in content["left_out"])
