@@ -124,17 +124,17 @@ class CtcModel(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor, labels: list[list[int]]) -> dict[str, Tensor]:
         """CTC loss (per label) of a padded batch [B, T, width]."""
         states, lengths = self.connector.hidden(features, lengths)
-        head = self.connector.head
-        said = sorted({place for clip in labels for place in clip})
+        head, places = self.connector.head, sorted({place for clip in labels for place in clip})
+        said = torch.tensor(places, dtype=torch.int64) - 1
         silent = torch.ones(len(head.weight), dtype=torch.bool)
-        silent[torch.tensor(said, dtype=torch.int64) - 1] = False
+        silent[said] = False
         others = silent.nonzero()[:, 0]
         sample = others[torch.randperm(len(others))[:SAMPLE]]
-        words = torch.cat([torch.tensor(said, dtype=torch.int64) - 1, sample]).to(states.device)
+        words = torch.cat([said, sample]).to(states.device)
         logits = functional.linear(states, head.weight[words], head.bias[words])
         logits[..., len(said) :] += math.log(max(1, len(others)) / max(1, len(sample)))
-        places = {place: number for number, place in enumerate(said, 1)}
-        renumbered = [[places[place] for place in clip] for clip in labels]
+        numbers = {place: number for number, place in enumerate(places, 1)}
+        renumbered = [[numbers[place] for place in clip] for clip in labels]
         return {"loss": ctc(torch.cat([self.connector.blank(states), logits], -1), lengths, renumbered)}
 
 
