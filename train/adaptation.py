@@ -8,6 +8,7 @@ LLM, the papers' form, is `train.instruction_tuning` with a recipe that leaves t
 """
 
 import argparse
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class CtcObjective(Objective):
             self._go_on_from(recipe.start, connector)
         learn(connector)
         self._connector = connector
-        self.model = CtcModel(connector)
+        said = Counter(place for text in texts for place in self._labeller(text))
+        self.model = CtcModel(connector, [place for place, _ in said.most_common()])
 
     def _shape(self, words: int) -> CheckpointConfig:
         """A connector that reads so many words: of the checkpoint to start from, or new, with the recipe's changes."""
@@ -96,7 +98,8 @@ class CtcObjective(Objective):
         learnt = read_connector(start, read_config(start)).state_dict()
         if "spellings" not in learnt:
             raise RecipeError(f"{start} has no vocabulary projection to go on from.")
-        own = {name: connector.state_dict()[name] for name in ("head.weight", "head.bias", "spellings")}
+        new = {"head.weight", "head.bias", "spellings"} | ({"reread.weight"} - learnt.keys())
+        own = {name: value for name, value in connector.state_dict().items() if name in new}
         try:
             connector.load_state_dict({**learnt, **own})
         except RuntimeError as error:

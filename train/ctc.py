@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jiwer
 import torch
@@ -17,7 +17,7 @@ from train.manifest import CHINESE, spoken_form
 
 TWICE = 2  # a word heard once is not learnt
 LONGEST = 4  # LLM tokens of a word that is read as a whole
-SAMPLE = 8192  # words that stand for all that a batch does not say
+SAMPLE = 8192  # words that stand for all that a batch does not say, half of them the most frequent
 
 
 class Labeller:
@@ -112,27 +112,33 @@ def _shortest(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
 class CtcModel(nn.Module):
     """The connector with its loss, of which the softmax over all words would be two fifths of the work.
 
-    So its denominator is estimated, by importance sampling (arXiv 1412.2007, section 3): exactly for the blank and the
-    words that the batch says, and from a random sample of the others, each counted as often as it is needed to stand
-    for all of them. A head no larger than the sample is computed as it is.
+    So its denominator is estimated, by importance sampling (arXiv 1412.2007, section 3): exactly for the blank, the
+    words that the batch says and the most frequent ones, which are most often mistaken for others, and from a random
+    sample of the rest, each counted as often as it is needed to stand for all of it. A head no larger than the sample
+    is computed as it is.
     """
 
-    def __init__(self, connector: QFormerConnector) -> None:
+    def __init__(self, connector: QFormerConnector, frequent: Sequence[int] = ()) -> None:
+        """`frequent`: places in the vocabulary head, the most frequent first."""
         super().__init__()
         self.connector = connector
+        self._frequent = torch.tensor(frequent, dtype=torch.int64) - 1
 
     def forward(self, features: Tensor, lengths: Tensor, labels: list[list[int]]) -> dict[str, Tensor]:
         """CTC loss (per label) of a padded batch [B, T, width]."""
         states, lengths = self.connector.hidden(features, lengths)
         head, places = self.connector.head, sorted({place for clip in labels for place in clip})
         said = torch.tensor(places, dtype=torch.int64) - 1
-        silent = torch.ones(len(head.weight), dtype=torch.bool)
-        silent[said] = False
-        others = silent.nonzero()[:, 0]
-        sample = others[torch.randperm(len(others))[:SAMPLE]]
-        words = torch.cat([said, sample]).to(states.device)
+        rest = torch.ones(len(head.weight), dtype=torch.bool)
+        rest[said] = False
+        frequent = self._frequent[: SAMPLE // 2]
+        frequent = frequent[rest[frequent]]
+        rest[frequent] = False
+        others = rest.nonzero()[:, 0]
+        sample = others[torch.randperm(len(others))[: SAMPLE - len(frequent)]]
+        words = torch.cat([said, frequent, sample]).to(states.device)
         logits = functional.linear(states, head.weight[words], head.bias[words])
-        logits[..., len(said) :] += math.log(max(1, len(others)) / max(1, len(sample)))
+        logits[..., len(words) - len(sample) :] += math.log(max(1, len(others)) / max(1, len(sample)))
         numbers = {place: number for number, place in enumerate(places, 1)}
         renumbered = [[numbers[place] for place in clip] for clip in labels]
         return {"loss": ctc(torch.cat([self.connector.blank(states), logits], -1), lengths, renumbered)}

@@ -178,6 +178,19 @@ def test_a_sample_of_the_words_teaches_what_all_of_them_would(monkeypatch: pytes
     assert torch.cosine_similarity(torch.stack(gradients).mean(0), gradient, 0) > 0.95
 
 
+def test_the_most_frequent_words_are_never_left_to_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    connector = small_connector(list(range(400)))
+    torch.nn.init.constant_(connector.head.bias[:40], 3.0)  # what is often said is often what might have been said
+    features, lengths, labels = torch.randn(2, 60, WIDTH), torch.tensor([60, 45]), [[3, 7, 3], [399, 400]]
+    monkeypatch.setattr("train.ctc.SAMPLE", 100)
+
+    def spread(model: CtcModel) -> float:
+        return torch.stack([model(features, lengths, labels)["loss"] for _ in range(20)]).std().item()
+
+    assert spread(CtcModel(connector, range(1, 41))) < 0.3 * spread(CtcModel(connector))
+
+
 def test_silence_has_nothing_to_read_and_is_learnt_from() -> None:
     labels = Labeller.from_texts(word_tokenizer(), SENTENCES)("")
     assert labels == []
