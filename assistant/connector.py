@@ -30,7 +30,6 @@ class ConnectorConfig:
     margin: int = 8  # frames that a window's queries see on either side of it, at most `window`; 0 in the papers
     queries: int = 3  # learnt queries for each window
     layers: int = 4  # of the Q-Former
-    rereads: bool = False  # the vocabulary projection reads twice, the second time knowing what was read around a word
     residual: bool = False  # beside the vocabulary projection, a linear path for what words do not carry
     words: int = 0  # that the vocabulary head can read, pieces of words included
 
@@ -118,8 +117,6 @@ class QFormerConnector(Connector):
         self.norm = nn.LayerNorm(width)
         self.head: nn.Linear
         if config.projection == "linear":
-            if config.rereads:
-                raise ValueError("A linear projection reads no words, so it cannot read them again.")
             self.head = nn.Linear(width, config.llm_width)
         else:
             if spellings is None or spellings.ndim != 2 or len(spellings) != config.words:
@@ -129,10 +126,6 @@ class QFormerConnector(Connector):
             self.register_buffer("spellings", spellings.to(torch.int64))
             # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
             self._embeddings = None if embeddings is None else [embeddings]
-            self._rows = [self.head.weight]  # which reading again needs as they are, when the head computes in int8
-            if config.rereads:
-                self.reread = nn.Linear(width, width, bias=False)
-                nn.init.zeros_(self.reread.weight)  # the second reading is the first, until training tells them apart
             if config.residual:
                 self.residual = nn.Linear(width, config.llm_width, bias=False)
                 nn.init.zeros_(self.residual.weight)  # words alone, until training finds something to add
@@ -151,28 +144,9 @@ class QFormerConnector(Connector):
         lengths = -(-lengths // config.window) * config.queries
         real = torch.arange(count * config.queries, device=features.device) < lengths[:, None]
         states = self.query.repeat(count, 1).expand(batch, -1, -1)
-        early, late = self.layers[: config.layers // 2], self.layers[config.layers // 2 :]
-        for layer in early:
+        for layer in self.layers:
             states = layer(states, real, features, visible)
-        found = states
-        for layer in late:
-            found = layer(found, real, features, visible)
-        if config.rereads and not (self.training and torch.rand(()) < 0.5):  # the first reading learns as well
-            found = states + self.reread(self._expected_rows(self.norm(found)))
-            for layer in late:
-                found = layer(found, real, features, visible)
-        return self.norm(found), lengths
-
-    @torch.no_grad()
-    def _expected_rows(self, states: Tensor) -> Tensor:
-        """States [B, S, width] -> the mean row of the words that each may be [B, S, width], nothing for a blank.
-
-        So the later layers can tell a word from its neighbours, as Whisper's decoder does, without its one word at a
-        time (Align-Refine, arXiv 2010.14233, section 3, with the soft readings of self-conditioned CTC, 2104.02724).
-        """
-        shares, words = self.project(states).float().softmax(-1)[..., 1:].topk(min(8, self.config.words))
-        expected = torch.einsum("bsn,bsnw->bsw", shares, self._rows[0][words].float())
-        return expected.to(states.dtype) * self.config.encoder_width**0.5  # a row is short beside a state
+        return self.norm(states), lengths
 
     def project(self, states: Tensor) -> Tensor:
         """States [B, S, width] -> CTC logits [B, S, words + 1], or the LLM's vectors [B, S, llm_width]."""

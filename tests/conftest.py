@@ -77,33 +77,29 @@ def tiny_whisper_folder(tiny_whisper: Whisper, tmp_path_factory: pytest.TempPath
     return folder
 
 
-@pytest.fixture(params=["vocabulary", "residual", "rereads", "linear", "linear_adaptor"])
+@pytest.fixture(params=["vocabulary", "residual", "linear", "linear_adaptor"])
 def connector(request: pytest.FixtureRequest) -> Connector:
     """A random connector of each kind, from width 64 to the tiny LLM's."""
     return tiny_connector(request.param)
 
 
 def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
-    """A random connector: all kinds but `linear_adaptor` are a Q-Former, and only `linear` reads no words."""
+    """A random connector: `vocabulary`, `residual` and `linear` are projections of the Q-Former."""
     torch.manual_seed(1)
-    reads = kind in ("vocabulary", "residual", "rereads")
     config = ConnectorConfig(
         encoder_width=64,
         llm_width=llm_width,
         kind="linear_adaptor" if kind == "linear_adaptor" else "q_former",
-        projection="vocabulary" if reads else "linear",
+        projection="vocabulary" if kind in ("vocabulary", "residual") else "linear",
         residual=kind == "residual",
-        rereads=kind == "rereads",
-        layers=2 if kind == "rereads" else 1,
-        words=20 if reads else 0,
+        layers=1,
+        words=20 if kind in ("vocabulary", "residual") else 0,
     )
     built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120)[:, None])
-    if reads:
+    if kind in ("vocabulary", "residual"):
         torch.nn.init.normal_(built.head.weight, std=2.0)  # confident enough to read more than blanks
     if kind == "residual":
         torch.nn.init.normal_(built.residual.weight)
-    if kind == "rereads":
-        torch.nn.init.normal_(built.reread.weight, std=0.001)
     return built.eval().requires_grad_(False)
 
 

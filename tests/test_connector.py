@@ -125,41 +125,8 @@ def test_the_residual_adds_nothing_until_it_has_learnt_something(clips: list[tor
         assert len(one.tokens) == 0 or not torch.allclose(one.vectors, two.vectors, atol=1e-2)
 
 
-def test_the_second_reading_is_the_first_until_it_has_learnt_something(clips: list[torch.Tensor]) -> None:
-    connector = tiny_connector("rereads")
-    assert isinstance(connector, QFormerConnector)
-    features, lengths = pad_features(clips)
-    again = connector.hidden(features, lengths)[0]
-    connector.config = replace(connector.config, rereads=False)
-    once = connector.hidden(features, lengths)[0]
-    assert not torch.allclose(again, once, atol=1e-2)
-    connector.config = replace(connector.config, rereads=True)
-    torch.nn.init.zeros_(connector.reread.weight)
-    torch.testing.assert_close(connector.hidden(features, lengths)[0], once)
-
-
-def test_the_second_reading_knows_the_words_of_the_first_and_not_its_blanks(clips: list[torch.Tensor]) -> None:
-    connector = tiny_connector("rereads")
-    assert isinstance(connector, QFormerConnector)
-    states = connector.hidden(*pad_features(clips[:1]))[0]
-    shares = connector.project(states).softmax(-1)
-    words = shares[..., 1:].topk(8)
-    expected = sum(words.values[..., n, None] * connector.head.weight[words.indices[..., n]] for n in range(8))
-    torch.testing.assert_close(connector._expected_rows(states), 8 * expected)  # the root of a width of 64
-    torch.nn.init.constant_(connector.blank.bias, 1000.0)
-    assert not connector._expected_rows(states).any()
-
-
-def test_training_reads_once_or_twice_so_that_both_are_learnt(clips: list[torch.Tensor]) -> None:
-    connector = tiny_connector("rereads").train()
-    assert isinstance(connector, QFormerConnector)
-    features, lengths = pad_features(clips)
-    readings = torch.stack([connector.hidden(features, lengths)[0] for _ in range(20)])
-    assert len({round(reading.abs().sum().item(), 2) for reading in readings}) == 2
-
-
 def test_gradients_reach_every_parameter(clips: list[torch.Tensor]) -> None:
-    for kind in ("linear", "linear_adaptor", "vocabulary", "residual", "rereads"):
+    for kind in ("linear", "linear_adaptor", "vocabulary", "residual"):
         connector = tiny_connector(kind).requires_grad_(True)
         sum(speech.vectors.sum() for speech in connector(*pad_features(clips))).backward()
         assert [name for name, p in connector.named_parameters() if p.grad is None] == [], kind
@@ -188,7 +155,7 @@ def test_a_connector_answers_in_the_precision_of_the_llm(tmp_path, connector: Co
         assert torch.equal(one.vectors, two.vectors)
     assert not [name for name, part in whole.named_modules() if isinstance(part, torch.nn.Linear)]
     near, far = (_projected(one, clips[3]) for one in (exact, whole))
-    assert 0 < (near - far).norm() < 0.1 * near.norm()
+    assert 0 < (near - far).norm() < 0.05 * near.norm()
 
 
 def _projected(connector: Connector, clip: torch.Tensor) -> torch.Tensor:
@@ -240,5 +207,3 @@ def test_a_window_sees_its_margin_and_no_further() -> None:
 def test_a_vocabulary_needs_its_words() -> None:
     with pytest.raises(ValueError, match="5 words needs as many spellings"):
         build_connector(ConnectorConfig(64, WIDTH, words=5), torch.randn(9, WIDTH), torch.arange(4)[:, None])
-    with pytest.raises(ValueError, match="reads no words"):
-        build_connector(ConnectorConfig(64, WIDTH, projection="linear", rereads=True))

@@ -98,8 +98,7 @@ class CtcObjective(Objective):
         learnt = read_connector(start, read_config(start)).state_dict()
         if "spellings" not in learnt:
             raise RecipeError(f"{start} has no vocabulary projection to go on from.")
-        new = {"head.weight", "head.bias", "spellings"} | ({"reread.weight"} - learnt.keys())
-        own = {name: value for name, value in connector.state_dict().items() if name in new}
+        own = {name: connector.state_dict()[name] for name in ("head.weight", "head.bias", "spellings")}
         try:
             connector.load_state_dict({**learnt, **own})
         except RuntimeError as error:
