@@ -113,9 +113,8 @@ class CtcModel(nn.Module):
     """The connector with its loss, of which the softmax over all words would be two fifths of the work.
 
     So its denominator is estimated, by importance sampling (arXiv 1412.2007, section 3): exactly for the blank, the
-    words that the batch says and the most frequent ones, which are most often mistaken for others, and from a random
-    sample of the rest, each counted as often as it is needed to stand for all of it. A head no larger than the sample
-    is computed as it is.
+    words that the batch says and the most frequent ones, and from a random sample of the rest, each counted as often as
+    it is needed to stand for all of it. A head no larger than the sample is computed as it is.
     """
 
     def __init__(self, connector: QFormerConnector, frequent: Sequence[int] = ()) -> None:
