@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
+from whisper.model import Whisper
 
 from assistant.audio import load_utterance
 from assistant.checkpoint import load_connector, read_config
@@ -35,6 +36,25 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return ratio(np.sum([word_errors(reference, hypothesis) for reference, hypothesis in pairs], axis=0))
 
 
+def greedy_reader(folder: Path, whisper: Whisper) -> Callable[[str], str]:
+    """What the connector of a checkpoint reads in an audio file; `whisper` is the checkpoint's.
+
+    Raises SystemExit where there is no vocabulary projection, AudioError as `load_utterance` does.
+    """
+    config = read_config(folder)
+    tokenizer = AutoTokenizer.from_pretrained(locate(config.llm))
+    connector = load_connector(folder, config)
+    if not isinstance(connector, QFormerConnector) or config.connector.projection != "vocabulary":
+        raise SystemExit(f"{folder} has no vocabulary projection: it reads no words.")
+
+    @torch.inference_mode()
+    def read(audio: str) -> str:
+        features = encode(whisper.encoder, speech_mels(load_utterance(audio).resampled(), whisper.dims.n_mels))
+        return str(tokenizer.decode(connector.tokens(*pad_features([features]))[0])).strip()
+
+    return read
+
+
 def main() -> None:
     """Command line; see the top of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,18 +65,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write every clip's reference and readings here, JSON lines")
     arguments = parser.parse_args()
 
-    config = read_config(arguments.checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(locate(config.llm))
-    whisper = load_whisper(config.whisper)
-    transcriber = Transcriber(whisper)
-    connector = load_connector(arguments.checkpoint, config)
-    if not isinstance(connector, QFormerConnector) or config.connector.projection != "vocabulary":
-        raise SystemExit(f"{arguments.checkpoint} has no vocabulary projection: it reads no words to compare.")
-
-    @torch.inference_mode()
-    def read(audio: str) -> str:
-        features = encode(whisper.encoder, speech_mels(load_utterance(audio).resampled(), whisper.dims.n_mels))
-        return str(tokenizer.decode(connector.tokens(*pad_features([features]))[0])).strip()
+    whisper = load_whisper(read_config(arguments.checkpoint).whisper)
+    read, transcriber = greedy_reader(arguments.checkpoint, whisper), Transcriber(whisper)
 
     def transcribe(audio: str) -> str:
         return transcriber.transcribe(load_utterance(audio).resampled(), StageClock(torch.device("cpu")))

@@ -1,0 +1,73 @@
+"""Which line of a script each recording says: exact transcripts for speech that comes with all that is said in it.
+
+    python -m train.script runs/adventure_game/manifest.jsonl runs/adventure_game/script.jsonl --out runs/game_script
+
+The recording is read by a checkpoint, and the line that is most like the reading in letters is taken; where none is
+much like it, the recording is dropped and counted. A reading with every third word wrong is good enough for that, so
+it is faster and better than transcripts by Whisper (`train.pseudo_label`).
+"""
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rapidfuzz import fuzz, process
+from tqdm import tqdm
+
+from assistant.checkpoint import read_config
+from assistant.lanes import CHECKPOINT
+from assistant.speech_encoder import load_whisper
+from train.manifest import read_manifest, refuse_held_out, spoken_form, write_manifest
+from train.reading import greedy_reader
+from train.synthesize import read_sentences
+
+LIKE = 75  # of 100, the share of letters in common (rapidfuzz's ratio)
+
+_worker: dict[str, Callable[[str], str]] = {}
+
+
+def closest_line(reading: str, lines: list[str]) -> int | None:
+    """The number of the line most like a reading, both as `spoken_form`; None when none is alike."""
+    found = process.extractOne(reading, lines, scorer=fuzz.ratio, score_cutoff=LIKE)
+    return None if found is None else found[2]
+
+
+def main() -> None:
+    """Command line; see the top of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("script", type=Path, help="JSON lines with what is said in the recordings, in any order")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    refuse_held_out([arguments.manifest])
+    entries = list(read_manifest(arguments.manifest))
+    lines = read_sentences([arguments.script], shortest=1, longest=100)
+    spoken = [spoken_form(line) for line in lines]
+    context = multiprocessing.get_context("spawn")
+    kept = []
+    with context.Pool(arguments.processes, _start_worker, (arguments.checkpoint,)) as pool:
+        readings = pool.imap(_read, [entry["audio"] for entry in entries], chunksize=16)
+        for entry, reading in zip(tqdm(entries, desc="Reading", unit=" clips"), readings, strict=True):
+            if (line := closest_line(spoken_form(reading), spoken)) is not None:
+                kept.append({**entry, "text": lines[line]})
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_manifest(arguments.out / "manifest.jsonl", kept)
+    print(f"{len(kept):,} recordings say a line of the script; {len(entries) - len(kept):,} are like none of them.")
+
+
+def _start_worker(checkpoint: Path) -> None:
+    torch.set_num_threads(1)
+    _worker["read"] = greedy_reader(checkpoint, load_whisper(read_config(checkpoint).whisper))
+
+
+def _read(audio: str) -> str:
+    return _worker["read"](audio)
+
+
+if __name__ == "__main__":
+    main()
