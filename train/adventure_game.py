@@ -1,4 +1,4 @@
-"""What the actors of an adventure game say: real, fluent speech of dozens of people, from a Debian package.
+"""What the actors of an adventure game say: real, fluent speech of a large cast, from a Debian package.
 
     apt-get download flight-of-the-amazon-queen
     python -m train.adventure_game flight-of-the-amazon-queen_*.deb --out runs/adventure_game

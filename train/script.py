@@ -3,8 +3,9 @@
     python -m train.script runs/adventure_game/manifest.jsonl runs/adventure_game/script.jsonl --out runs/game_script
 
 The recording is read by a checkpoint, and the line that is most like the reading in letters is taken; where none is
-much like it, the recording is dropped and counted. A reading with every third word wrong is good enough for that, so
-it is faster and better than transcripts by Whisper (`train.pseudo_label`).
+much like it, the recording is dropped and counted, and so are lines of one or two words, which too many others are
+like. A reading with every third word wrong is good enough for that, so it is faster and better than transcripts by
+Whisper (`train.pseudo_label`).
 """
 
 import argparse
@@ -25,14 +26,15 @@ from train.reading import greedy_reader
 from train.synthesize import read_sentences
 
 LIKE = 75  # of 100, the share of letters in common (rapidfuzz's ratio)
+SHORTEST = 3  # words of a line; of 16 shorter ones 11 were wrong (docs/experiments.md)
 
 _worker: dict[str, Callable[[str], str]] = {}
 
 
 def closest_line(reading: str, lines: list[str]) -> int | None:
-    """The number of the line most like a reading, both as `spoken_form`; None when none is alike."""
+    """The number of the line most like a reading, both as `spoken_form`; None when none is, or when it is too short."""
     found = process.extractOne(reading, lines, scorer=fuzz.ratio, score_cutoff=LIKE)
-    return None if found is None else found[2]
+    return None if found is None or len(found[0].split()) < SHORTEST else found[2]
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def main() -> None:
                 kept.append({**entry, "text": lines[line]})
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_manifest(arguments.out / "manifest.jsonl", kept)
-    print(f"{len(kept):,} recordings say a line of the script; {len(entries) - len(kept):,} are like none of them.")
+    print(f"{len(kept):,} recordings say a line of the script; of {len(entries) - len(kept):,} it is not certain.")
 
 
 def _start_worker(checkpoint: Path) -> None:
