@@ -1,11 +1,11 @@
-"""Which line of a script each recording says: exact transcripts for speech that comes with all that is said in it.
+"""Which line of a script each recording says: transcripts for speech that comes with all that is said in it.
 
     python -m train.script runs/adventure_game/manifest.jsonl runs/adventure_game/script.jsonl --out runs/game_script
 
 The recording is read by a checkpoint, and the line that is most like the reading in letters is taken; where none is
 much like it, the recording is dropped and counted, and so are lines of one or two words, which too many others are
-like. A reading with every third word wrong is good enough for that, so it is faster and better than transcripts by
-Whisper (`train.pseudo_label`).
+like, and recordings that cannot be read. A reading with every third word wrong is good enough for that, so it is faster
+than transcripts by Whisper (`train.pseudo_label`), and the words are the script's.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 from rapidfuzz import fuzz, process
 from tqdm import tqdm
 
+from assistant.audio import AudioError
 from assistant.checkpoint import read_config
 from assistant.lanes import CHECKPOINT
 from assistant.speech_encoder import load_whisper
@@ -68,7 +69,10 @@ def _start_worker(checkpoint: Path) -> None:
 
 
 def _read(audio: str) -> str:
-    return _worker["read"](audio)
+    try:
+        return _worker["read"](audio)
+    except AudioError:
+        return ""
 
 
 if __name__ == "__main__":

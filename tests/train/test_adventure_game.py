@@ -82,9 +82,12 @@ def test_clips_find_their_lines_and_what_is_like_no_line_is_dropped(
         "Have you seen a parrot?",
         "It looks nice",
     ]
+    broken = {"audio": "JOE00001.mp3", "text": None, "speaker": None, "duration": 1.0, "source": "amazon-queen"}
+    with (tmp_path / "game" / "manifest.jsonl").open("a") as manifest:
+        manifest.write(json.dumps(broken) + "\n")
     arguments = (tmp_path / "game" / "manifest.jsonl", tmp_path / "game" / "script.jsonl", "--out", tmp_path / "said")
     run(monkeypatch, script, *arguments, "--processes", 1)
-    assert "1 recordings say a line of the script; of 1 it is not certain" in capsys.readouterr().out
+    assert "1 recordings say a line of the script; of 2 it is not certain" in capsys.readouterr().out
     (entry,) = read_manifest(tmp_path / "said" / "manifest.jsonl")
     assert entry["text"] == "What is the capital of France?"
     assert entry["audio"] == str(tmp_path / "game" / "020001P1.mp3") and 1 < entry["duration"] < 5
