@@ -13,7 +13,6 @@ import argparse
 import re
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from assistant.audio import AudioError, load_utterance
+from train.debian_package import read_from_package
 from train.manifest import write_manifest
 from train.synthesize import write_sentences
 
@@ -77,9 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["dpkg-deb", "--extract", str(arguments.package), folder], check=True)
-            game = resources((Path(folder) / RESOURCES).read_bytes())
+        game = resources(read_from_package(arguments.package, RESOURCES))
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise SystemExit(f"{error} The top of train/adventure_game.py says which package is needed.") from error
     arguments.out.mkdir(parents=True, exist_ok=True)

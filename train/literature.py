@@ -11,11 +11,11 @@ is needed. *Sense and Sensibility* is left out: a set that the reading is measur
 import argparse
 import re
 import subprocess
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from train.debian_package import read_from_package
 from train.synthesize import write_sentences
 
 NOVELS = "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb"
@@ -39,9 +39,7 @@ def bible() -> str:
 
 def novels(package: Path) -> Iterator[str]:
     """The novels in the Debian package: each an R character vector of printed lines, in a zlib stream of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["dpkg-deb", "--extract", str(package), folder], check=True)
-        packed = (Path(folder) / NOVELS).read_bytes()
+    packed = read_from_package(package, NOVELS)
     while packed:
         stream = zlib.decompressobj()
         unpacked = stream.decompress(packed[4:])  # four bytes of length before each stream

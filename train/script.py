@@ -19,7 +19,7 @@ from rapidfuzz import fuzz, process
 from tqdm import tqdm
 
 from assistant.audio import AudioError
-from assistant.checkpoint import read_config
+from assistant.checkpoint import CheckpointError, read_config
 from assistant.lanes import CHECKPOINT
 from assistant.speech_encoder import load_whisper
 from train.manifest import read_manifest, refuse_held_out, spoken_form, write_manifest
@@ -51,6 +51,10 @@ def main() -> None:
     entries = list(read_manifest(arguments.manifest))
     lines = read_sentences([arguments.script], shortest=1, longest=100)
     spoken = [spoken_form(line) for line in lines]
+    try:
+        _reader(arguments.checkpoint)  # what is wrong with it is said here; a process that cannot start is started anew
+    except CheckpointError as error:
+        raise SystemExit(str(error)) from error
     context = multiprocessing.get_context("spawn")
     kept = []
     with context.Pool(arguments.processes, _start_worker, (arguments.checkpoint,)) as pool:
@@ -63,9 +67,13 @@ def main() -> None:
     print(f"{len(kept):,} recordings say a line of the script; of {len(entries) - len(kept):,} it is not certain.")
 
 
+def _reader(checkpoint: Path) -> Callable[[str], str]:
+    return greedy_reader(checkpoint, load_whisper(read_config(checkpoint).whisper))
+
+
 def _start_worker(checkpoint: Path) -> None:
     torch.set_num_threads(1)
-    _worker["read"] = greedy_reader(checkpoint, load_whisper(read_config(checkpoint).whisper))
+    _worker["read"] = _reader(checkpoint)
 
 
 def _read(audio: str) -> str:

@@ -109,6 +109,14 @@ def test_the_line_that_is_most_like_the_reading(reading: str, line: int | None) 
     assert script.closest_line(reading, lines) == line
 
 
+def test_a_checkpoint_that_is_not_there_is_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("manifest.jsonl", "script.jsonl"):
+        (tmp_path / name).write_text("")
+    arguments = (tmp_path / "manifest.jsonl", tmp_path / "script.jsonl", "--out", tmp_path / "said")
+    with pytest.raises(SystemExit, match="nowhere"):
+        run(monkeypatch, script, *arguments, "--checkpoint", tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("data", [b"", b"RIFF" + bytes(100), resource_file(GAME)[:60]])
 def test_another_file_is_refused_with_the_package_that_is_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes
