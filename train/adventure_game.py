@@ -63,7 +63,9 @@ def strings(dialogue: bytes) -> Iterator[str]:
 
 
 def script(game: dict[str, bytes]) -> list[str]:
-    """The distinct lines of the script, as they are cut into clips."""
+    """The distinct lines of the script, as they are cut into clips. Raises ValueError when a part of it is missing."""
+    if DESCRIPTIONS not in game:
+        raise ValueError(f"{DESCRIPTIONS} is missing.")
     spoken = [text for name, data in game.items() if name.endswith(DIALOGUE) for text in strings(data)]
     spoken += game[DESCRIPTIONS].decode("latin-1").splitlines()
     lines = (" ".join(line.split()) for text in spoken for line in DIRECTION.split(text))
@@ -78,6 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         game = resources(read_from_package(arguments.package, RESOURCES))
+        lines = script(game)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise SystemExit(f"{error} The top of train/adventure_game.py says which package is needed.") from error
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,6 @@ def main() -> None:
         entries.append(
             {"audio": str(path), "text": None, "speaker": None, "duration": duration, "source": "amazon-queen"}
         )
-    lines = script(game)
     write_sentences(arguments.out / "script.jsonl", lines)
     write_manifest(arguments.out / "manifest.jsonl", entries)
     hours = sum(entry["duration"] for entry in entries) / 3600

@@ -117,7 +117,10 @@ def test_a_checkpoint_that_is_not_there_is_named_at_once(monkeypatch: pytest.Mon
         run(monkeypatch, script, *arguments, "--checkpoint", tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("data", [b"", b"RIFF" + bytes(100), resource_file(GAME)[:60]])
+NO_DESCRIPTIONS = resource_file({name: data for name, data in GAME.items() if name != adventure_game.DESCRIPTIONS})
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF" + bytes(100), resource_file(GAME)[:60], NO_DESCRIPTIONS])
 def test_another_file_is_refused_with_the_package_that_is_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes
 ) -> None:
