@@ -9,25 +9,67 @@ import torch
 from assistant.latency import STAGES, TERMS, Latency, StageClock, hardware, summarise
 
 
-def test_stages_and_tokens_are_timed_from_zero() -> None:
+class Hands:
+    """A clock that goes forward only when it is told to: a busy machine oversleeps, and sums are to be exact."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def perf_counter(self) -> float:
+        """The time in seconds, in place of `time.perf_counter`."""
+        return self.now
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    hands = Hands()
+    monkeypatch.setattr("assistant.latency.time", hands)
+    return hands
+
+
+def test_stages_and_tokens_are_timed_from_zero(hands: Hands) -> None:
     clock = StageClock(torch.device("cpu"))
     for stage, seconds in (("features", 0.01), ("encode", 0.03), ("features", 0.01)):
         with clock.stage(stage):
-            time.sleep(seconds)
+            hands.now += seconds
+        hands.now += 0.001  # between the stages: theirs is none of it, but it has passed
     clock.token(shown=False)
-    time.sleep(0.02)
+    hands.now += 0.02
     clock.token()
-    time.sleep(0.02)
+    hands.now += 0.02
     clock.token()
-    latency = clock.finish(duration=2.0)
-    assert latency.features == pytest.approx(20, abs=8)  # entered twice: it adds up
-    assert latency.encode == pytest.approx(30, abs=8)
-    assert latency.first_token == pytest.approx(70, abs=15)  # not the token that was half a character
-    assert latency.total == pytest.approx(90, abs=20)
+    latency = clock.finish(duration=2.0, endpoint=704.0)
+    assert latency.features == pytest.approx(20)  # entered twice: it adds up
+    assert latency.encode == pytest.approx(30)
+    assert latency.first_token == pytest.approx(73)  # not the token that was half a character
+    assert latency.total == pytest.approx(93)
     assert latency.reply_tokens == 3
-    assert latency.rtf == pytest.approx(latency.total / 2000)
-    assert latency.tokens_per_second == pytest.approx(2 / 0.02, rel=0.6)
-    assert latency.connect is latency.transcribe is latency.endpoint is None
+    assert latency.rtf == pytest.approx(0.0465)
+    assert latency.tokens_per_second == pytest.approx(2 / 0.02)
+    assert latency.endpoint == 704.0  # as it was given: outside all other terms
+    assert latency.connect is latency.transcribe is None
+
+
+def test_zero_can_be_put_later_and_stages_keep_what_they_cost(hands: Hands) -> None:
+    clock = StageClock(torch.device("cpu"))
+    with clock.stage("encode"):
+        hands.now += 0.5
+    clock.restart(earlier=30.0)
+    hands.now += 0.1
+    clock.token()
+    latency = clock.finish(duration=1.0)
+    assert latency.encode == pytest.approx(500)
+    assert latency.first_token == latency.total == pytest.approx(130)
+
+
+def test_the_clock_is_the_real_one() -> None:
+    """Only a lower bound can be asked of a machine that others use too."""
+    clock = StageClock(torch.device("cpu"))
+    with clock.stage("encode"):
+        time.sleep(0.02)
+    latency = clock.finish(duration=1.0)
+    assert latency.encode is not None and latency.total is not None
+    assert 19.9 <= latency.encode <= latency.total < 60_000
 
 
 def test_a_reply_of_one_token_has_no_decoding_speed() -> None:
