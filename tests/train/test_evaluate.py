@@ -3,6 +3,7 @@
 import json
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ def test_the_whole_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
     report = (folder / "out" / "report.md").read_text("utf-8")
     assert "## Following instructions" in report and "bit for bit those of the bare LLM" in report
     assert "| translation |" in report and "synthetic: vanilla" in report
+    sums = [after for row, after in pairwise(report.splitlines()) if row.startswith("| all |")]
+    assert sums and not any(after.startswith("|") for after in sums)  # what is added up stands above its sum
     for plot in (folder / "out").glob("*.svg"):
         ET.parse(plot)
         assert f"]({plot.name})" in report

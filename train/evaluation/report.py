@@ -83,7 +83,7 @@ def _table(chosen: Sequence[Figure]) -> list[str]:
     voices = [voice for voice in VOICES if any(figure.voice == voice for figure in chosen)]
     header = [""] + [part for voice in voices for part in (f"{voice}: clips", *(f"{voice}: {s}" for s in systems))]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for row, found in cells.items():
+    for row, found in sorted(cells.items(), key=lambda cell: cell[0] == ALL):  # a sum comes last
         texts = [row]
         for voice in voices:
             there = [found[voice, system] for system in systems if (voice, system) in found]
