@@ -60,16 +60,18 @@ def test_zero_can_be_put_later_and_stages_keep_what_they_cost(hands: Hands) -> N
     latency = clock.finish(duration=1.0)
     assert latency.encode == pytest.approx(500)
     assert latency.first_token == latency.total == pytest.approx(130)
+    assert latency.endpoint is None
 
 
 def test_the_clock_is_the_real_one() -> None:
-    """Only a lower bound can be asked of a machine that others use too."""
+    """A machine that others use too may oversleep: bounds are the sleep and what passes outside."""
+    begun = time.perf_counter()
     clock = StageClock(torch.device("cpu"))
     with clock.stage("encode"):
         time.sleep(0.02)
     latency = clock.finish(duration=1.0)
     assert latency.encode is not None and latency.total is not None
-    assert 19.9 <= latency.encode <= latency.total < 60_000
+    assert 19.9 <= latency.encode <= latency.total <= (time.perf_counter() - begun) * 1000
 
 
 def test_a_reply_of_one_token_has_no_decoding_speed() -> None:
