@@ -2,8 +2,8 @@
 
     python -m train.pseudo_label ../shared/data/speech/train/librispeech_251_speakers/manifest.jsonl --out runs/pseudo
 
-Entries that have a text keep it. Whisper's doubtful transcripts (low mean log-probability, or so repetitive that they
-compress well) are dropped and counted.
+Entries that have a text keep it. Whisper's doubtful transcripts (low mean log-probability, so repetitive that they
+compress well, or far too short for their clip) are dropped and counted.
 """
 
 import argparse
@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from whisper import DecodingOptions, decode, pad_or_trim
-from whisper.audio import N_FRAMES
+from whisper import transcribe
 
-from assistant.audio import AudioError, load_utterance
-from assistant.speech_encoder import load_whisper, speech_mels
-from train.manifest import read_manifest, refuse_held_out, write_manifest
+from assistant.audio import SAMPLE_RATE, AudioError, load_utterance
+from assistant.speech_encoder import load_whisper
+from train.manifest import read_manifest, refuse_held_out, spoken_form, write_manifest
 
 MIN_LOG_PROBABILITY = -0.7  # mean of the tokens; below it Whisper is guessing
 MAX_COMPRESSION = 2.4  # zlib ratio; Whisper's own limit for a transcript that repeats itself
+MIN_WORDS = 0.6  # a second; below it Whisper has stopped early, and the rest of the clip would be learnt as silence
 
 
 def main() -> None:
@@ -35,21 +35,34 @@ def main() -> None:
     refuse_held_out([arguments.manifest])
     torch.set_num_threads(arguments.threads)
     model = load_whisper(arguments.whisper)
-    options = DecodingOptions(language=arguments.language, without_timestamps=True, fp16=False)
     kept: list[dict[str, Any]] = []
     dropped: list[str] = []
     for entry in tqdm(list(read_manifest(arguments.manifest)), desc="Transcribing", unit=" clips"):
         if entry["text"] is None:
             try:
-                mels = speech_mels(load_utterance(entry["audio"]).resampled(), model.dims.n_mels)
+                samples = load_utterance(entry["audio"]).resampled()
             except AudioError as error:
                 dropped.append(str(error))
                 continue
-            results = [decode(model, pad_or_trim(mel, N_FRAMES), options) for mel in mels]
-            if any(r.avg_logprob < MIN_LOG_PROBABILITY or r.compression_ratio > MAX_COMPRESSION for r in results):
+            # With timestamps, as without them Whisper takes the pause after "Chapter 2." for the end of the clip.
+            result = transcribe(
+                model,
+                samples,
+                language=arguments.language,
+                temperature=0.0,
+                condition_on_previous_text=False,
+                fp16=False,
+            )
+            text, segments = result["text"].strip(), result["segments"]
+            if any(
+                s["avg_logprob"] < MIN_LOG_PROBABILITY or s["compression_ratio"] > MAX_COMPRESSION for s in segments
+            ):
                 dropped.append(f"{entry['audio']} has a doubtful transcript.")
                 continue
-            text = " ".join(result.text.strip() for result in results)
+            seconds = len(samples) / SAMPLE_RATE
+            if len(spoken_form(text).split()) < MIN_WORDS * seconds:
+                dropped.append(f'{entry["audio"]}: in {seconds:.1f} s only "{text}" was heard.')
+                continue
             entry = {**entry, "text": text, "source": f"{entry['source']}-pseudo"}
         kept.append(entry)
     arguments.out.mkdir(parents=True, exist_ok=True)
