@@ -5,8 +5,8 @@ The first start prepares a `.venv` beside this file. Torch and the rest are impo
 
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036  # said before anything below fails to be understood
-    sys.exit("Earshot needs Python 3.10 or newer; this is Python {}.{}.".format(*sys.version_info[:2]))
+if sys.version_info < (3, 11):  # noqa: UP036  # said before anything below fails to be understood
+    sys.exit("Earshot needs Python 3.11 or newer; this is Python {}.{}.".format(*sys.version_info[:2]))
 
 import argparse
 import contextlib
@@ -19,14 +19,16 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assistant import doctor, environment
-from assistant.command_line import LANES, MODEL_OPTIONS, ROOT, SAMPLES, parser, user
+from assistant.commands import doctor, environment
+from assistant.commands.command_line import MODEL_OPTIONS, parser, user
+from assistant.files import ROOT, SAMPLES
+from assistant.lanes.names import LANES, typed
+from assistant.system_packages import chromium_advice
 
 if TYPE_CHECKING:
-    from assistant.audio import Utterance
-    from assistant.lanes import Lane
+    from assistant.lanes.lane import Lane
+    from assistant.sound.audio import Utterance
 
-HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # what each lane calls what it heard
 DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 
@@ -88,7 +90,7 @@ def page(options: argparse.Namespace) -> int:
         address = Address(host, port, options.certificate, options.key, login, options.share)
         load = functools.partial(load_lanes, options)
         if spaces and hosted:  # a lent GPU takes over what is in memory when serving begins
-            from assistant.zero_gpu import on_zero_gpu
+            from assistant.lanes.zero_gpu import on_zero_gpu
 
             lanes = on_zero_gpu(load(), spaces)
             serve(lambda: lanes, SAMPLES, address, show)
@@ -101,7 +103,8 @@ def page(options: argparse.Namespace) -> int:
 
 def ask(options: argparse.Namespace) -> int:
     """Answer clips in the terminal, or as JSON lines."""
-    from assistant.audio import AudioError, load_utterance
+    from assistant.commands.ask import as_object, tell
+    from assistant.sound.audio import AudioError, load_utterance
 
     clips: list[tuple[Path, Utterance]] = []
     problems = 0
@@ -129,45 +132,11 @@ def ask(options: argparse.Namespace) -> int:
     return BAD_INPUT if problems else DONE
 
 
-def as_object(
-    path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]"
-) -> dict[str, object]:
-    """One clip's answers in the form that programs read."""
-    from assistant.lanes import Reply
-    from assistant.latency import hardware
-
-    answers = {}
-    for name, lane in lanes.items():
-        reply = list(lane.answer(utterance, instruction))[-1]
-        if not isinstance(reply, Reply):
-            raise RuntimeError(f"The {name} lane ended without a reply.")
-        answers[name] = {"text": reply.text, HEARD[name]: reply.heard, "latency": reply.latency.as_dict()}
-    about = {"audio": str(path), "duration_s": round(utterance.duration, 3), "instruction": instruction}
-    return {**about, "hardware": hardware(), "lanes": answers}
-
-
-def tell(path: Path, utterance: "Utterance", instruction: str | None, lanes: "dict[str, Lane]") -> None:
-    """One clip's answers as they come, each with where its time went."""
-    from assistant.lanes import Heard, Reply, TextDelta
-    from assistant.latency import in_words
-
-    print(f"{path} ({utterance.duration:.1f} s)")
-    for name, lane in lanes.items():
-        print(f"\n{name.replace('_', '-')}")
-        for chunk in lane.answer(utterance, instruction):
-            if isinstance(chunk, Heard) and chunk.text is not None:
-                print(f"  {HEARD[name]}: {chunk.text}")
-            elif isinstance(chunk, TextDelta):
-                print(chunk.text, end="", flush=True)
-            elif isinstance(chunk, Reply):
-                print(f"\n  {in_words(chunk.latency)}")
-    print()
-
-
 def talk(options: argparse.Namespace) -> int:
     """Speak and be answered in the terminal until Ctrl-C."""
-    from assistant import sound_devices, tts
-    from assistant import talk as conversation
+    from assistant.commands import talk as conversation
+    from assistant.sound import sound_devices
+    from assistant.voice import tts
 
     try:
         if options.list_devices:
@@ -187,15 +156,15 @@ def talk(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure the lanes; the last line is one JSON object."""
-    from assistant import benchmark
-    from assistant.audio import AudioError
+    from assistant.commands import bench as benchmark
+    from assistant.sound.audio import AudioError
 
     load = benchmark.load_average()
     try:
         paths = benchmark.find_clips(options.folder)
         with contextlib.redirect_stdout(sys.stderr):
             lanes = load_lanes(options)
-            from assistant.lanes import precision_in_words
+            from assistant.lanes.loading import precision_in_words
 
             text, result = benchmark.benchmark(
                 lanes,
@@ -224,7 +193,7 @@ def diagnose(options: argparse.Namespace) -> int:
 def test(arguments: list[str]) -> int:
     """Run pytest, installing it the first time."""
     environment.ensure(["runtime", "test"], ROOT / "launch.py", ["test", *arguments])
-    advice = doctor.chromium_advice()
+    advice = chromium_advice()
     if advice:
         print(f"The tests of the page need Chromium: {advice}", file=sys.stderr)
     return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
@@ -232,12 +201,12 @@ def test(arguments: list[str]) -> int:
 
 def load_lanes(options: argparse.Namespace) -> "dict[str, Lane]":
     """The lanes of `--lane`, in the order they answer, with the models that were asked for."""
-    from assistant import lanes
-    from assistant.checkpoint import CheckpointError
-    from assistant.weights import WeightsError
+    from assistant.lanes import loading as lanes
+    from assistant.model.checkpoint import CheckpointError
+    from assistant.model.weights import WeightsError
 
     named = {name: getattr(options, name) for name in MODEL_OPTIONS if hasattr(options, name)}
-    wanted = tuple(name for typed, name in LANES.items() if getattr(options, "lane", "both") in ("both", typed))
+    wanted = tuple(name for name in LANES if getattr(options, "lane", "both") in ("both", typed(name)))
     try:
         return lanes.load_lanes(lanes.ModelOptions(lanes=wanted, **named))
     except (CheckpointError, WeightsError) as error:

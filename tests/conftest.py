@@ -10,13 +10,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from whisper.model import ModelDimensions, Whisper
 
-from assistant.checkpoint import CheckpointConfig, write_checkpoint
-from assistant.connector import Connector, ConnectorConfig, build_connector
-from assistant.lanes import Lane, load_lanes
-from assistant.llm import LLM, load_llm
+from assistant.lanes.lane import Lane
+from assistant.lanes.loading import load_lanes
+from assistant.model.checkpoint import CheckpointConfig, write_checkpoint
+from assistant.model.connector import Connector, ConnectorConfig, build_connector
+from assistant.model.llm import LLM, load_llm
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = ROOT / "assets" / "samples"
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -97,9 +96,9 @@ def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
     )
     built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120)[:, None])
     if kind in ("vocabulary", "residual"):
-        torch.nn.init.normal_(built.head.weight, std=2.0)  # confident enough to read more than blanks
+        torch.nn.init.normal_(built.head.matrix.weight, std=2.0)  # confident enough to read more than blanks
     if kind == "residual":
-        torch.nn.init.normal_(built.residual.weight)
+        torch.nn.init.normal_(built.head.residual.weight)
     return built.eval().requires_grad_(False)
 
 

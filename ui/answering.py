@@ -10,18 +10,20 @@ from typing import Any
 
 import gradio as gr
 
-from assistant import dialogue
-from assistant.anticipation import Anticipation
-from assistant.audio import AudioError, load_utterance
-from assistant.lanes import Chunks, precision_in_words
+from assistant.lanes.anticipation import Anticipation
+from assistant.lanes.dialogue import Turn
+from assistant.lanes.lane import Chunks
+from assistant.lanes.loading import precision_in_words
+from assistant.lanes.names import EARLY, LANES
 from assistant.latency import hardware
+from assistant.sound.audio import AudioError, load_utterance
 from ui import fragments
 from ui.comparison import comparison
 from ui.lane_card import card, cards
 from ui.layout import Layout, Updates, read_presets
 from ui.machine import Crowded, Machine, Place
-from ui.race import ORDER, Progress, race
-from ui.session import Answer, Turn
+from ui.progress import Progress, one_after_the_other
+from ui.rounds import Answer, Round
 from ui.texts import TEXTS, Texts
 from ui.thread import thread
 from ui.visit import Visit, Visits, Voices, Wishes
@@ -30,7 +32,7 @@ LOG = logging.getLogger("earshot.page")
 POLL = 0.2  # seconds between two looks at whether a visitor's turn has come
 LISTENING = 1.0  # seconds between two looks at whether a silent visitor is still there
 
-Make = Callable[[Visit], dialogue.Turn]  # what is said; raises AudioError when it is nothing that can be answered
+Make = Callable[[Visit], Turn]  # what is said; raises AudioError when it is nothing that can be answered
 
 
 class Answering:
@@ -49,28 +51,28 @@ class Answering:
     def recording(self, key: str, path: str | None, *wishes: Any) -> Iterator[Updates]:
         """Answer what was recorded or uploaded."""
 
-        def make(_: Visit) -> dialogue.Turn:
+        def make(_: Visit) -> Turn:
             if path is None:
                 raise AudioError(TEXTS[wished.language].no_recording)
-            return dialogue.Turn((load_utterance(Path(path)),), (wished.instruction or "").strip())
+            return Turn.spoken(load_utterance(Path(path)), wished.instruction)
 
         wished = Wishes(*wishes)
         yield from self.answer(self._visit(key, wished), make)
 
     def message(self, key: str, words: str | None, *wishes: Any) -> Iterator[Updates]:
         """Answer what was written."""
-        turn = dialogue.Turn((), (words or "").strip())
+        turn = Turn((), (words or "").strip())
         yield from self.answer(self._visit(key, Wishes(*wishes)), functools.partial(_as_it_is, turn))
 
     def again(self, key: str, number: int | None, instruction: str | None, *wishes: Any) -> Iterator[Updates]:
-        """Answer the clip of turn `number` (None: the last clip) again, with another instruction."""
+        """Answer the clip of round `number` (None: the last clip) again, with another instruction."""
 
-        def make(visit: Visit) -> dialogue.Turn:
-            spoken = [turn for turn in visit.turns if turn.said.clips and number in (None, turn.number)]
+        def make(visit: Visit) -> Turn:
+            spoken = [one for one in visit.rounds if one.said.clips and number in (None, one.number)]
             if not spoken:
                 raise AudioError(TEXTS[wished.language].no_recording)
             visit.adding = False
-            return dialogue.Turn(spoken[-1].said.clips, (instruction or "").strip())
+            return Turn(spoken[-1].said.clips, (instruction or "").strip())
 
         wished = Wishes(*wishes)
         yield from self.answer(self._visit(key, wished), make)
@@ -111,21 +113,21 @@ class Answering:
 
     def answer(self, visit: Visit, make: Make, early: Anticipation | None = None) -> Iterator[Updates]:
         """Both lanes on a turn, streamed, from a visitor's place in the line to their finished turn."""
-        at, wishes, texts = self.layout, visit.wishes, TEXTS[visit.wishes.language]
+        at, texts = self.layout, TEXTS[visit.wishes.language]
         stop = visit.begin()
         message, kind = texts.done, "done"
-        turn: Turn | None = None
+        newest: Round | None = None
         try:
             said = make(visit)
             with self.machine.place() as place:
                 yield from self._wait(place, stop.is_set, texts)
                 if not stop.is_set():
-                    turn = visit.say(said, wishes.how == "together")
-                    yield self._begun(visit, turn, texts)
-                    start = functools.partial(self._start, visit, turn, early, stop)
-                    with closing(race(start, turn.order, turn.together, stop)) as progresses:
+                    newest = visit.say(said)
+                    yield self._begun(visit, newest, texts)
+                    start = functools.partial(self._start, visit, newest.number, early, stop)
+                    with closing(one_after_the_other(start, newest.order, stop)) as progresses:
                         for progress in progresses:
-                            yield self._shown(progress, turn, texts)
+                            yield self._shown(progress, newest, texts)
             if stop.is_set():
                 message, kind = texts.stopped, "idle"
         except Crowded:
@@ -136,16 +138,16 @@ class Answering:
             LOG.exception("The page could not answer")
             message, kind = texts.unexpected, "problem"
         finally:
-            if turn is not None:
-                turn.interrupted = stop.is_set() or len(turn.answers) < len(turn.order)
+            if newest is not None:
+                newest.interrupted = stop.is_set() or len(newest.answers) < len(newest.order)
         if visit.stop is stop:  # nothing newer has begun
-            shown = self.finished(visit, texts) if turn is not None else {}
+            shown = self.finished(visit, texts) if newest is not None else {}
             yield shown | {at.status: fragments.status(message, kind)}
 
-    def _start(self, visit: Visit, turn: Turn, early: Anticipation | None, stop: threading.Event, lane: str) -> Chunks:
+    def _start(self, visit: Visit, number: int, early: Anticipation | None, stop: threading.Event, lane: str) -> Chunks:
         wishes = visit.wishes
         voice = self._voices(wishes.voice, wishes.speed) if lane == wishes.spoken else None
-        return visit.answer(lane, turn, voice, early if lane == ORDER[0] else None, stop)
+        return visit.answer(lane, number, voice, early if lane == EARLY else None, stop)
 
     def _wait(self, place: Place, stopped: Callable[[], bool], texts: Texts) -> Iterator[Updates]:
         while not stopped() and (ahead := place.ahead(POLL)) is not None:
@@ -157,45 +159,44 @@ class Answering:
             return str(texts.loading.format(seconds=round(seconds)))
         return str(texts.ahead.format(count=ahead))
 
-    def _begun(self, visit: Visit, turn: Turn, texts: Texts) -> Updates:
+    def _begun(self, visit: Visit, newest: Round, texts: Texts) -> Updates:
         at = self.layout
         shown: Updates = {at.cards[name]: words for name, words in cards(None, texts).items()}
-        shown[at.timing] = fragments.timing(dict.fromkeys(ORDER), texts, self.measured_on)
-        shown[at.thread] = thread(visit.turns, visit.key, self._presets, texts)
-        if not turn.duration:
+        shown[at.timing] = fragments.timing(dict.fromkeys(LANES), texts, self.measured_on)
+        shown[at.thread] = thread(visit.rounds, visit.key, self._presets, texts)
+        if not newest.duration:
             shown[at.message] = ""
         return shown
 
-    def _shown(self, progress: Progress, turn: Turn, texts: Texts) -> Updates:
-        """One lane's column as far as it is; the finished answer goes to the turn."""
+    def _shown(self, progress: Progress, newest: Round, texts: Texts) -> Updates:
+        """One lane's column as far as it is; the finished answer goes to the round."""
         at, name = self.layout, progress.lane
         text = progress.text if progress.problem is None else texts.error(progress.problem)
         answer = Answer(text or (texts.empty_reply if progress.done else ""), progress.heard, progress.confidence)
         if not progress.done:
-            turn.answers[name] = answer
-            message = texts.answering_together if turn.together else texts.answering[name]
+            newest.answers[name] = answer
             return {
                 at.cards[name]: card(name, texts, answer, live=True),
-                at.status: fragments.status(message, "busy"),
+                at.status: fragments.status(texts.answering[name], "busy"),
             }
-        turn.answers[name] = Answer(answer.text, answer.heard, answer.confidence, progress.latency)
+        newest.answers[name] = Answer(answer.text, answer.heard, answer.confidence, progress.latency)
         return {
             at.cards[name]: card(name, texts, answer),
-            at.timing: fragments.timing(turn.latencies, texts, self.measured_on, turn.together),
+            at.timing: fragments.timing(newest.latencies, texts, self.measured_on),
         }
 
     def finished(self, visit: Visit, texts: Texts) -> Updates:
-        """The last turn, the conversation and the session."""
-        at, turns = self.layout, visit.turns
-        turn = turns[-1] if turns else None
-        latencies = turn.latencies if turn else dict.fromkeys(ORDER)
-        shown = {at.cards[name]: words for name, words in cards(turn, texts).items()}
+        """The last round, the conversation and the comparison."""
+        at, rounds = self.layout, visit.rounds
+        newest = rounds[-1] if rounds else None
+        latencies = newest.latencies if newest else dict.fromkeys(LANES)
+        shown = {at.cards[name]: words for name, words in cards(newest, texts).items()}
         return shown | {
-            at.timing: fragments.timing(latencies, texts, self.measured_on, bool(turn and turn.together)),
-            at.thread: thread(turns, visit.key, self._presets, texts),
-            at.comparison: comparison(turns, texts),
+            at.timing: fragments.timing(latencies, texts, self.measured_on),
+            at.thread: thread(rounds, visit.key, self._presets, texts),
+            at.comparison: comparison(rounds, texts),
         }
 
 
-def _as_it_is(turn: dialogue.Turn, _: Visit) -> dialogue.Turn:
+def _as_it_is(turn: Turn, _: Visit) -> Turn:
     return turn

@@ -4,41 +4,39 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from assistant.benchmark import summary
+from assistant.lanes.comparison import RATIO_TERMS, summary
+from assistant.lanes.names import LANES
 from ui.explanation import explain
-from ui.race import ORDER
-from ui.session import Turn, measurements
+from ui.rounds import Round, measurements
 from ui.texts import Texts
 from ui.waterfall import axis, milliseconds, waterfall
 
-TERMS = ("first_token", "total")
 
-
-def comparison(turns: Sequence[Turn], texts: Texts) -> str:
+def comparison(rounds: Sequence[Round], texts: Texts) -> str:
     """HTML of all that can be said about a session; before anything can, a sentence says what will stand here."""
-    compared = [turn for turn in turns if turn.comparable]
+    compared = [one for one in rounds if one.comparable]
     if compared:
-        left_out = texts.comparison_count.format(count=len(compared), left_out=len(turns) - len(compared))
-        pairs = [{lane: latency for lane, latency in turn.latencies.items() if latency} for turn in compared]
+        left_out = texts.comparison_count.format(count=len(compared), left_out=len(rounds) - len(compared))
+        pairs = [{lane: latency for lane, latency in one.latencies.items() if latency} for one in compared]
         inside = (
             f'<p class="explanation">{escape(explain(pairs, texts))}</p>{_plot(compared, texts)}'
-            f'{_table(summary(measurements(turns)), texts)}<p class="note">{escape(texts.ratio_how)} '
+            f'{_table(summary(measurements(rounds)), texts)}<p class="note">{escape(texts.ratio_how)} '
             f"{escape(left_out)}</p>"
         )
     else:
         inside = f'<p class="note">{escape(texts.comparison_empty)}</p>'
     return (
         f'<section class="comparison" aria-label="{escape(texts.comparison)}"><h2>{escape(texts.comparison)}</h2>'
-        f"{inside}{_turns(turns, texts)}</section>"
+        f"{inside}{_rounds(rounds, texts)}</section>"
     )
 
 
-def _plot(turns: Sequence[Turn], texts: Texts) -> str:
+def _plot(rounds: Sequence[Round], texts: Texts) -> str:
     """First token over clip length: a round mark for one lane, a square one for the other."""
     points = [
-        (lane, turn.duration, latency.first_token)
-        for turn in turns
-        for lane, latency in turn.latencies.items()
+        (lane, one.duration, latency.first_token)
+        for one in rounds
+        for lane, latency in one.latencies.items()
         if latency and latency.first_token is not None
     ]
     right, seconds = axis(max(duration for _, duration, _ in points))
@@ -55,7 +53,7 @@ def _plot(turns: Sequence[Turn], texts: Texts) -> str:
     ticks = "".join(
         f'<span class="tick" style="left:{100 * second / right:.2f}%">{second:g}</span>' for second in seconds
     )
-    keys = "".join(f'<li><i class="point {lane}"></i>{escape(texts.lanes[lane])}</li>' for lane in ORDER)
+    keys = "".join(f'<li><i class="point {lane}"></i>{escape(texts.lanes[lane])}</li>' for lane in LANES)
     return (
         f'<div class="plot"><ul class="legend">{keys}<li>{escape(texts.term_names["first_token"])}, ms ↑</li>'
         f"<li>{escape(texts.clip_length)}, s →</li></ul>"
@@ -66,12 +64,12 @@ def _plot(turns: Sequence[Turn], texts: Texts) -> str:
 
 def _table(result: Mapping[str, Any], texts: Texts) -> str:
     buckets = [(texts.all_lengths, result), *((bucket["duration"], bucket) for bucket in result["by_duration"])]
-    heads = "".join(f'<th scope="col">{escape(texts.lanes[lane])}</th>' for lane in ORDER)
+    heads = "".join(f'<th scope="col">{escape(texts.lanes[lane])}</th>' for lane in LANES)
     body = ""
-    for term in TERMS:
+    for term in RATIO_TERMS:
         body += f'<tr><th scope="rowgroup" colspan="4">{escape(texts.term_names[term])}</th></tr>'
         for label, bucket in buckets:
-            cells = "".join(f"<td>{_pair(bucket['lanes'].get(lane, {}).get(term))}</td>" for lane in ORDER)
+            cells = "".join(f"<td>{_pair(bucket['lanes'].get(lane, {}).get(term))}</td>" for lane in LANES)
             ratio = bucket["ratio"].get(term)
             shown = "–" if ratio is None else f"{ratio:.2f}"
             title = f"{escape(label)} <small>({bucket['clips']})</small>"
@@ -87,24 +85,24 @@ def _pair(value: Mapping[str, float] | None) -> str:
     return "–" if value is None else f"{value['median']:,.0f} / {value['p95']:,.0f}"
 
 
-def _turns(turns: Sequence[Turn], texts: Texts) -> str:
-    if not turns:
+def _rounds(rounds: Sequence[Round], texts: Texts) -> str:
+    if not rounds:
         return ""
-    items = "".join(_turn(number, turn, texts) for number, turn in enumerate(turns, 1))
+    items = "".join(_round(number, one, texts) for number, one in enumerate(rounds, 1))
     return f'<details class="turns"><summary>{escape(texts.turns)}</summary><ol>{items}</ol></details>'
 
 
-def _turn(number: int, turn: Turn, texts: Texts) -> str:
+def _round(number: int, one: Round, texts: Texts) -> str:
     first = [
         f"{texts.lanes[lane]} {milliseconds(latency.first_token)}"
-        for lane, latency in turn.latencies.items()
+        for lane, latency in one.latencies.items()
         if latency and latency.first_token is not None
     ]
-    length = f"{turn.duration:.1f} s" if turn.duration else texts.written
+    length = f"{one.duration:.1f} s" if one.duration else texts.written
     about = [texts.turn.format(number=number), length, *first]
-    how = texts.not_comparable if turn.together else texts.began.format(lane=texts.lanes[turn.order[0]])
-    words = f'<p class="note">{escape(turn.text)}</p>' if turn.text else ""
+    how = texts.began.format(lane=texts.lanes[one.order[0]])
+    words = f'<p class="note">{escape(one.text)}</p>' if one.text else ""
     return (
         f"<li><details><summary>{escape(' · '.join(about))}</summary>{words}"
-        f'<p class="note">{escape(how)}</p>{waterfall(turn.latencies, texts)}</details></li>'
+        f'<p class="note">{escape(how)}</p>{waterfall(one.latencies, texts)}</details></li>'
     )

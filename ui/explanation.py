@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from assistant.lanes.names import LANES
 from assistant.latency import STAGES, Latency
 from ui.texts import Texts
 
@@ -16,7 +17,7 @@ def explain(pairs: Sequence[Mapping[str, Latency]], texts: Texts) -> str:
 
     Means, not medians: only those of the stages add up to that of the whole.
     """
-    parts = {lane: _parts([pair[lane] for pair in pairs]) for lane in ("end_to_end", "cascade")}
+    parts = {lane: _parts([pair[lane] for pair in pairs]) for lane in LANES}
     fast, slow = sorted(parts, key=lambda lane: sum(parts[lane].values()))
     longest = sum(parts[slow].values())
     difference = longest - sum(parts[fast].values())

@@ -12,53 +12,50 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from assistant.audio import SAMPLE_RATE, Utterance
-from assistant.benchmark import summary
+from assistant.lanes.comparison import summary
+from assistant.lanes.lane import as_record
 from assistant.latency import Latency
-from ui.session import Answer, Turn, measurements
+from assistant.sound.audio import SAMPLE_RATE, Utterance
+from ui.rounds import Answer, Round, measurements
 
-HEARD = {"end_to_end": "reading", "cascade": "transcript"}  # as `launch.py ask --json` calls it
 TERMS = [term.name for term in fields(Latency)]
-ABOUT = ["turn", "audio", "duration_s", "instruction", "interrupted", "lane", "began", "together", "heard", "text"]
+ABOUT = ["turn", "audio", "duration_s", "instruction", "interrupted", "lane", "began", "heard", "text"]
 COLUMNS = [*ABOUT, *TERMS]
 
 
-def write_export(kind: str, turns: Sequence[Turn], measured_on: str, folder: Path) -> Path:
+def write_export(kind: str, rounds: Sequence[Round], measured_on: str, folder: Path) -> Path:
     """Write the session as `kind` ("json", "csv" or "zip") into `folder` and return the file."""
     path = folder / f"earshot-session.{kind}"
-    path.write_bytes(_WRITERS[kind](turns, measured_on))
+    path.write_bytes(_WRITERS[kind](rounds, measured_on))
     return path
 
 
-def as_object(turns: Sequence[Turn], measured_on: str) -> dict[str, Any]:
+def as_object(rounds: Sequence[Round], measured_on: str) -> dict[str, Any]:
     """The session for programs: each turn as `launch.py ask --json` prints it, then the comparison as `bench` does."""
-    found = measurements(turns)
+    found = measurements(rounds)
     return {
         "hardware": measured_on,
-        "turns": [_turn(number, turn) for number, turn in enumerate(turns, 1)],
+        "turns": [_turn(number, one) for number, one in enumerate(rounds, 1)],
         "comparison": summary(found) if found else None,
     }
 
 
-def _turn(number: int, turn: Turn) -> dict[str, Any]:
+def _turn(number: int, one: Round) -> dict[str, Any]:
     return {
         "turn": number,
-        "audio": _audio_name(number) if turn.said.clips else None,
-        "duration_s": round(turn.duration, 3),
-        "instruction": turn.text,
-        "interrupted": turn.interrupted,
-        "order": list(turn.order),
-        "together": turn.together,
-        "lanes": {name: _answer(name, answer) for name, answer in turn.answers.items()},
+        "audio": _audio_name(number) if one.said.clips else None,
+        "duration_s": round(one.duration, 3),
+        "instruction": one.text,
+        "interrupted": one.interrupted,
+        "order": list(one.order),
+        "lanes": {name: _answer(name, answer) for name, answer in one.answers.items()},
     }
 
 
 def _answer(lane: str, answer: Answer) -> dict[str, Any]:
     return {
-        "text": answer.text,
-        HEARD[lane]: answer.heard,
+        **as_record(lane, answer.text, answer.heard, answer.latency),
         "confidence": None if answer.confidence is None else [round(value, 3) for value in answer.confidence],
-        "latency": answer.latency and answer.latency.as_dict(),
     }
 
 
@@ -66,26 +63,25 @@ def _audio_name(number: int) -> str:
     return f"audio/{number:03d}.flac"
 
 
-def _json(turns: Sequence[Turn], measured_on: str) -> bytes:
-    return json.dumps(as_object(turns, measured_on), ensure_ascii=False, indent=1).encode("utf-8")
+def _json(rounds: Sequence[Round], measured_on: str) -> bytes:
+    return json.dumps(as_object(rounds, measured_on), ensure_ascii=False, indent=1).encode("utf-8")
 
 
-def _csv(turns: Sequence[Turn], measured_on: str) -> bytes:
+def _csv(rounds: Sequence[Round], measured_on: str) -> bytes:
     """One row for each turn and lane."""
     text = io.StringIO(newline="")
     rows = csv.DictWriter(text, COLUMNS)
     rows.writeheader()
-    for number, turn in enumerate(turns, 1):
-        for lane, answer in turn.answers.items():
+    for number, one in enumerate(rounds, 1):
+        for lane, answer in one.answers.items():
             about = {
                 "turn": number,
-                "audio": _audio_name(number) if turn.said.clips else None,
-                "duration_s": round(turn.duration, 3),
-                "instruction": _cell(turn.text),
-                "interrupted": turn.interrupted,
+                "audio": _audio_name(number) if one.said.clips else None,
+                "duration_s": round(one.duration, 3),
+                "instruction": _cell(one.text),
+                "interrupted": one.interrupted,
                 "lane": lane,
-                "began": turn.order[0] == lane,
-                "together": turn.together,
+                "began": one.order[0] == lane,
                 "heard": _cell(answer.heard),
                 "text": _cell(answer.text),
             }
@@ -98,15 +94,15 @@ def _cell(text: str | None) -> str | None:
     return f"'{text}" if text and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _zip(turns: Sequence[Turn], measured_on: str) -> bytes:
-    """Recordings that were let go of since (`ui.session.with_turn`) are missing, their turns are not."""
+def _zip(rounds: Sequence[Round], measured_on: str) -> bytes:
+    """Recordings that were let go of since (`ui.rounds.with_round`) are missing, their turns are not."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("session.json", _json(turns, measured_on))
-        archive.writestr("session.csv", _csv(turns, measured_on))
-        for number, turn in enumerate(turns, 1):
-            if turn.said.clips:
-                archive.writestr(_audio_name(number), as_file(turn.said.clips, "FLAC"))
+        archive.writestr("session.json", _json(rounds, measured_on))
+        archive.writestr("session.csv", _csv(rounds, measured_on))
+        for number, one in enumerate(rounds, 1):
+            if one.said.clips:
+                archive.writestr(_audio_name(number), as_file(one.said.clips, "FLAC"))
     return content.getvalue()
 
 
@@ -119,4 +115,4 @@ def as_file(clips: Sequence[Utterance], kind: str) -> bytes:
     return content.getvalue()
 
 
-_WRITERS: dict[str, Callable[[Sequence[Turn], str], bytes]] = {"json": _json, "csv": _csv, "zip": _zip}
+_WRITERS: dict[str, Callable[[Sequence[Round], str], bytes]] = {"json": _json, "csv": _csv, "zip": _zip}

@@ -31,12 +31,11 @@ def caption(words: str) -> str:
     return f'<p class="caption">{escape(words)}</p>'
 
 
-def timing(latencies: Mapping[str, Latency | None], texts: Texts, measured_on: str, together: bool = False) -> str:
+def timing(latencies: Mapping[str, Latency | None], texts: Texts, measured_on: str) -> str:
     """The section on where the time of one turn went."""
-    how = texts.not_comparable if together else texts.timing_how
     return (
         f'<section class="timing" aria-label="{escape(texts.timing)}"><h2>{escape(texts.timing)}</h2>'
-        f'<p class="note">{escape(how)}</p>{waterfall(latencies, texts)}{figures(latencies, texts)}'
+        f'<p class="note">{escape(texts.timing_how)}</p>{waterfall(latencies, texts)}{figures(latencies, texts)}'
         f'<p class="note">{escape(texts.measured_on.format(machine=measured_on))}</p></section>'
     )
 

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from html import escape
 
-from ui.race import ORDER
-from ui.session import Answer, Turn
+from assistant.lanes.names import LANES
+from ui.rounds import Answer, Round
 from ui.texts import Texts
 from ui.word_difference import word_difference
 
@@ -23,13 +23,13 @@ def card(name: str, texts: Texts, answer: Answer | None = None, other: Answer | 
     )
 
 
-def cards(turn: Turn | None, texts: Texts) -> dict[str, str]:
-    """Both columns of a turn that is over."""
-    if turn is None:
-        return {name: card(name, texts) for name in ORDER}
-    one, other = ORDER
+def cards(newest: Round | None, texts: Texts) -> dict[str, str]:
+    """Both columns of a round that is over."""
+    if newest is None:
+        return {name: card(name, texts) for name in LANES}
+    one, other = LANES
     pairs = {one: other, other: one}
-    return {name: card(name, texts, turn.answers.get(name), turn.answers.get(pairs[name])) for name in ORDER}
+    return {name: card(name, texts, newest.answers.get(name), newest.answers.get(pairs[name])) for name in LANES}
 
 
 def _heard(answer: Answer | None, other: Answer | None, texts: Texts) -> str:

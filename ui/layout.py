@@ -1,28 +1,22 @@
 """What stands where on the page: its components, and their words in any language. What they do is in `ui/page.py`."""
 
-import json
-import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from assistant.tts import VOICES
+from assistant.files import ASSETS, read_json_lines
+from assistant.lanes.names import LANES
+from assistant.voice.tts import VOICES
 from ui import fragments
 from ui.comparison import comparison
 from ui.lane_card import cards
-from ui.race import ORDER
 from ui.texts import ENGLISH, TEXTS, Texts
 from ui.thread import CLICKS, thread
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 SPEEDS = (0.8, 1.0, 1.25, 1.5)  # few, so that visitors share voices
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 Updates = dict[Any, Any]  # component -> its new value
 Words = Callable[[Texts], dict[str, Any]]  # a component's properties in a language
@@ -58,7 +52,7 @@ class Layout:
                 self._task(clips)
         with gr.Row(elem_id="lanes"):
             empty = cards(None, ENGLISH)
-            self.cards = {name: gr.HTML(empty[name], elem_id=f"lane-{name}") for name in ORDER}
+            self.cards = {name: gr.HTML(empty[name], elem_id=f"lane-{name}") for name in LANES}
         with gr.Row(elem_id="thread-actions"):
             self.message = self._add(
                 gr.Textbox,
@@ -75,20 +69,9 @@ class Layout:
             self.add = self._add(gr.Button, lambda texts: {"value": texts.add}, elem_id="add", min_width=120)
             self.clear = self._add(gr.Button, lambda texts: {"value": texts.clear}, elem_id="clear", min_width=120)
         self.thread = gr.HTML(thread([], "", [], ENGLISH), elem_id="thread", js_on_load=CLICKS)
-        self.timing = gr.HTML(fragments.timing(dict.fromkeys(ORDER), ENGLISH, measured_on), elem_id="timing")
+        self.timing = gr.HTML(fragments.timing(dict.fromkeys(LANES), ENGLISH, measured_on), elem_id="timing")
         with gr.Row(elem_id="choices"):
-            self.race = self._add(
-                gr.Radio,
-                lambda texts: {
-                    "label": texts.race,
-                    "choices": [(texts.race_fair, "fair"), (texts.race_together, "together")],
-                    "info": texts.race_how,
-                },
-                value="fair",
-                elem_id="race",
-            )
-            with gr.Column(min_width=280):
-                self._speaking()
+            self._speaking()
         self.comparison = gr.HTML(comparison([], ENGLISH), elem_id="comparison")
         self._add(gr.HTML, lambda texts: {"value": fragments.caption(texts.export)})
         with gr.Row(elem_classes="chips", elem_id="export"):
@@ -154,9 +137,9 @@ class Layout:
             gr.Radio,
             lambda texts: {
                 "label": texts.spoken,
-                "choices": [(texts.lanes[lane], lane) for lane in ORDER],
+                "choices": [(texts.lanes[lane], lane) for lane in LANES],
             },
-            value=ORDER[0],
+            value=LANES[0],
             elem_id="spoken-choice",
         )
         self.voice = self._add(
@@ -205,5 +188,4 @@ def read_samples(folder: Path) -> list[dict[str, str]]:
     manifest = folder / "manifest.jsonl"
     if not manifest.is_file():
         return []
-    entries = [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line.strip()]
-    return [entry | {"audio": str((folder / entry["audio"]).resolve())} for entry in entries]
+    return [entry | {"audio": str((folder / entry["audio"]).resolve())} for entry in read_json_lines(manifest)]

@@ -41,10 +41,10 @@ def add_live_routes(app: FastAPI, visits: Visits) -> None:
     def recording(request: Request) -> Response:
         visit = visits.find(request.path_params["key"])
         number = request.path_params["number"]
-        turn = next((one for one in visit.turns if one.number == number), None) if visit else None
-        if turn is None or not turn.said.clips:
+        found = next((one for one in visit.rounds if one.number == number), None) if visit else None
+        if found is None or not found.said.clips:
             return Response("This recording is gone.", 404, media_type="text/plain")
-        return Response(as_file(turn.said.clips, "WAV"), media_type="audio/wav", headers={"Cache-Control": "no-store"})
+        return Response(as_file(found.said.clips, "WAV"), media_type="audio/wav", headers={"Cache-Control": "no-store"})
 
     app.router.routes[0:0] = [WebSocketRoute("/live", line), Route("/live/{key}/{number:int}.wav", recording)]
 
@@ -94,7 +94,7 @@ class _Line:
             hello = await asyncio.wait_for(self._socket.receive_text(), HELLO)
             key = json.loads(hello)["key"]
             return self._visits.of(key) if KEY.fullmatch(key) else None
-        except (ValueError, KeyError, TypeError, AttributeError, WebSocketDisconnect, asyncio.TimeoutError):
+        except (TimeoutError, ValueError, KeyError, TypeError, AttributeError, WebSocketDisconnect):
             return None
 
     async def _listen(self, visit: Visit) -> None:

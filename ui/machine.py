@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from assistant.lanes import Lane
+from assistant.lanes.lane import Lane
 
-MOST_WAITING = 24  # visitors; every one of them holds one of the server's 40 threads now and then
+MOST_WAITING = 24  # visitors; every one of them holds one of the server's threads now and then
 
 
 class Crowded(Exception):

@@ -49,7 +49,7 @@ class _Page:
     def __init__(self, page: gr.Blocks, answering: Answering) -> None:
         self.answering, self.visits, self.layout = answering, answering.visits, answering.layout
         at = self.layout
-        self.wishes = [at.instruction, at.race, at.spoken, at.voice, at.speed, at.language]
+        self.wishes = [at.instruction, at.spoken, at.voice, at.speed, at.language]
         self._listen_to_asking()
         self._listen_to_wishes()
         self._listen_to_the_rest(page)
@@ -127,11 +127,11 @@ class _Page:
     def edit(self, key: str, language: str) -> Updates:
         """The last turn's words go back to where they were written; what is said next takes that turn's place."""
         at, texts, visit = self.layout, TEXTS[language], self.visits.of(key)
-        if not visit.turns:
+        if not visit.rounds:
             return {at.status: fragments.status(texts.nothing_to_edit, "problem")}
         visit.interrupt()
         visit.editing, visit.adding = True, False
-        last = visit.turns[-1]
+        last = visit.rounds[-1]
         box = at.instruction if last.duration else at.message
         words = texts.editing_speech if last.duration else texts.editing
         return {box: last.text or "", at.status: fragments.status(words)}
@@ -139,7 +139,7 @@ class _Page:
     def add(self, key: str, language: str) -> Updates:
         """What is said next joins the last turn's clips, and both lanes answer them together."""
         at, texts, visit = self.layout, TEXTS[language], self.visits.of(key)
-        if not visit.turns or not visit.turns[-1].said.clips:
+        if not visit.rounds or not visit.rounds[-1].said.clips:
             return {at.status: fragments.status(texts.nothing_to_add, "problem")}
         visit.interrupt()
         visit.editing = visit.adding = True
@@ -182,8 +182,8 @@ class _Page:
     def export(self, kind: str, key: str, texts: Texts) -> Updates:
         """The session as a file to download, which Gradio serves from its cache and deletes after `KEEP`."""
         at, visit = self.layout, self.visits.find(key)
-        if visit is None or not visit.turns:
+        if visit is None or not visit.rounds:
             return {at.download: None, at.status: fragments.status(texts.nothing_to_export, "problem")}
         with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
-            file = write_export(kind, visit.turns, self.answering.measured_on, Path(folder))
+            file = write_export(kind, visit.rounds, self.answering.measured_on, Path(folder))
             return {at.download: at.download.move_resource_to_block_cache(file), at.status: gr.skip()}

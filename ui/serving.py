@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 import shutil
 import ssl
 import tempfile
@@ -15,10 +14,10 @@ from typing import Any
 
 import gradio as gr
 
-from assistant.lanes import Lane
-from assistant.tts import load_voice
-from assistant.weights import cache_directory
-from ui.layout import ASSETS
+from assistant.files import ASSETS, cache_directory
+from assistant.lanes.lane import Lane
+from assistant.process import temporary_files_in
+from assistant.voice.tts import load_voice
 from ui.live import add_live_routes
 from ui.machine import Machine
 from ui.page import build_page
@@ -145,11 +144,8 @@ def visitors_folder() -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > FORGOTTEN:
                 shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="visitors-", dir=cache, ignore_cleanup_errors=True) as folder:
-        before, os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_TEMP_DIR"], str(Path(folder) / "page")
-        tempfile.tempdir = folder  # uploads pass through there before they are complete
-        try:
-            yield Path(folder)
-        finally:
-            tempfile.tempdir = None
-            os.environ["GRADIO_TEMP_DIR"] = before
+    with (
+        tempfile.TemporaryDirectory(prefix="visitors-", dir=cache, ignore_cleanup_errors=True) as folder,
+        temporary_files_in(Path(folder)),
+    ):
+        yield Path(folder)

@@ -1,18 +1,13 @@
 """The words of the page in each language, from `assets/texts.toml`."""
 
 import re
-import sys
-from pathlib import Path
+import tomllib
 from typing import Any
 
+from assistant.files import ASSETS
 from assistant.latency import TERMS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-FILE = Path(__file__).resolve().parent.parent / "assets" / "texts.toml"
+FILE = ASSETS / "texts.toml"
 
 
 class Texts:

@@ -9,17 +9,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from assistant import dialogue
-from assistant.anticipation import Anticipation
-from assistant.audio import SAMPLE_RATE, Utterance
-from assistant.conversation import Conversation, Exchange
-from assistant.lanes import Chunk, Chunks
-from assistant.spoken_reply import Sound, Unspoken, speak
-from assistant.tts import Voice
+from assistant.lanes.anticipation import Anticipation
+from assistant.lanes.conversation import Conversation, Exchange
+from assistant.lanes.dialogue import Turn
+from assistant.lanes.lane import Chunk, Chunks
+from assistant.lanes.names import EARLY, END_TO_END
+from assistant.sound.audio import SAMPLE_RATE, Utterance
+from assistant.voice.spoken_reply import Sound, Unspoken, speak, words_heard
+from assistant.voice.tts import Voice
 from ui.ear import Ear
 from ui.machine import Crowded, Machine
-from ui.race import ORDER, order_of
-from ui.session import Turn, with_turn
+from ui.progress import order_of
+from ui.rounds import Round, with_round
 
 MOST = 100  # visitors remembered at a time; the one who has been quiet for longest is forgotten first
 MOST_EARS = 24  # of them hands-free: each holds one of the server's threads
@@ -35,8 +36,7 @@ class Wishes:
     """How a visitor wants to be answered; the values of the page's controls, in their order."""
 
     instruction: str | None = None
-    how: str = "fair"
-    spoken: str = ORDER[0]
+    spoken: str = END_TO_END
     voice: str = "natural"
     speed: float = 1.0
     language: str = "en"
@@ -56,11 +56,7 @@ class SpokenReply:
     def said(self) -> str:
         """The text that was heard before the cut, to the word."""
         whole, part = divmod(self.heard or 0.0, 1)
-        text = "".join(self.pieces[: int(whole)])
-        if part and int(whole) < len(self.pieces):
-            words = re.findall(r"\s*\S+", self.pieces[int(whole)])
-            text += "".join(words[: int(len(words) * part)])
-        return text
+        return "".join(self.pieces[: int(whole)]) + words_heard("".join(self.pieces[int(whole) : int(whole) + 1]), part)
 
 
 class Visit:
@@ -78,7 +74,7 @@ class Visit:
 
     def clear(self) -> None:
         """Forget all that was said."""
-        self.turns: list[Turn] = []
+        self.rounds: list[Round] = []
         self.editing = False  # the next turn replaces the last one
         self.adding = False  # and begins with its clips
         self.stop = threading.Event()
@@ -105,33 +101,33 @@ class Visit:
         self.stop.set()
         self.tell({"silence": True})
 
-    def say(self, said: dialogue.Turn, together: bool) -> Turn:
-        """Put a turn into the conversation, in place of the last one while that is edited.
+    def say(self, said: Turn) -> Round:
+        """Put a turn into the conversation, in place of the last one while that is edited, for a round of answers.
 
         Raises AudioError as `Conversation.say` does; then the last turn can still be edited.
         """
-        replace = self.editing and bool(self.turns)
+        replace = self.editing and bool(self.rounds)
         if replace and self.adding:
-            last = self.turns[-1].said
-            said = dialogue.Turn((*last.clips, *said.clips), said.text or last.text)
+            last = self.rounds[-1].said
+            said = Turn((*last.clips, *said.clips), said.text or last.text)
         exchange = self.conversation.edit_last(said) if replace else self.conversation.say(said)
         self.editing = self.adding = False
-        self.turns = self.turns[:-1] if replace else self.turns
-        turn = Turn(self._count, exchange.turn, order_of(len(self.turns)), together, said.duration)
+        earlier = self.rounds[:-1] if replace else self.rounds
+        newest = Round(self._count, exchange.turn, order_of(len(earlier)), said.duration)
         self._count += 1
-        self.turns = with_turn(self.turns, turn)
-        return turn
+        self.rounds = with_round(earlier, newest)
+        return newest
 
     def answer(
-        self, lane: str, turn: Turn, voice: Voice | None, early: Anticipation | None, stop: threading.Event
+        self, lane: str, number: int, voice: Voice | None, early: Anticipation | None, stop: threading.Event
     ) -> Chunks:
-        """A lane's reply to the last turn; with a voice it is sent to the browser, spoken, while it is written."""
+        """A lane's reply to the last turn, of round `number`; with a voice the browser hears it as it is written."""
         exchange = self.conversation.exchanges[-1]
         chunks = self.conversation.answer(lane, early, stop)
         if voice is None:
             yield from chunks
             return
-        self._spoken = spoken = SpokenReply(exchange, lane, turn.number, [])
+        self._spoken = spoken = SpokenReply(exchange, lane, number, [])
         try:
             with closing(speak(chunks, voice, stop)) as sounding:
                 yield from self._spoken_aloud(sounding, spoken, stop)
@@ -169,13 +165,26 @@ class Visit:
 
     def anticipate(self, utterance: Utterance) -> Anticipation | None:
         """Let the end-to-end lane begin with what may be a whole turn; None where it cannot."""
-        if self._machine.loading is not None or self.editing or ORDER[0] not in self._machine.lanes:
+        if self._machine.loading is not None or self.editing or EARLY not in self._machine.lanes:
             return None
-        return self.conversation.anticipate(ORDER[0], self.turn_of(utterance))
+        return self.conversation.anticipate(EARLY, self.turn_of(utterance))
 
-    def turn_of(self, utterance: Utterance) -> dialogue.Turn:
+    def turn_of(self, utterance: Utterance) -> Turn:
         """An utterance with the instruction that holds at the moment."""
-        return dialogue.Turn((utterance,), (self.wishes.instruction or "").strip())
+        return Turn.spoken(utterance, self.wishes.instruction)
+
+    def open_ear(self) -> Ear:
+        """Listen from now on, in place of the ear that may be open."""
+
+        def state(name: str) -> None:
+            if name == "hearing":
+                self.interrupt()
+            self.tell({"state": name})
+
+        if self.ear is not None:
+            self.ear.close()
+        self.ear = Ear(self.turn_of, self.anticipate, state, self.rate)
+        return self.ear
 
     def connect(self, send: Send | None) -> None:
         """The browser can be reached through `send`, from any thread; None: not any more."""
@@ -244,7 +253,4 @@ class Visits:
             open_ears = [one for one in self._visits.values() if one is not visit and one.ear and not one.ear.closed]
         if len(open_ears) >= MOST_EARS:
             raise Crowded
-        if visit.ear is not None:
-            visit.ear.close()
-        visit.ear = Ear(visit)
-        return visit.ear
+        return visit.open_ear()

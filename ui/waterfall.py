@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from assistant.endpointing import Thresholds
+from assistant.lanes.names import CASCADE, END_TO_END
 from assistant.latency import STAGES, TERMS, Latency
+from assistant.sound.endpointing import Thresholds
 from ui.texts import Texts
 
 DECODE = "decode"
 ROWS = {  # what each lane goes through, in order
-    "end_to_end": ("features", "encode", "connect", "prefill", DECODE),
-    "cascade": ("features", "encode", "transcribe", "prefill", DECODE),
+    END_TO_END: ("features", "encode", "connect", "prefill", DECODE),
+    CASCADE: ("features", "encode", "transcribe", "prefill", DECODE),
 }
 MARKERS = ("first_token", "first_audio")
 EMPTY_AXIS = 1000.0  # milliseconds shown before anything was timed

@@ -13,14 +13,15 @@ import soundfile
 import torch
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from assistant.anticipation import Anticipation, Ready
-from assistant.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
-from assistant.dialogue import Dialogue, Said, Turn
-from assistant.lanes import Chunks, Heard, Lane, Reply, TextDelta
+from assistant.files import ASSETS
+from assistant.lanes.anticipation import Anticipation, Ready
+from assistant.lanes.dialogue import Dialogue, Said, Turn
+from assistant.lanes.lane import Chunks, Heard, Lane, Reply, TextDelta
 from assistant.latency import Latency, StageClock
-from assistant.prompt import Message
-from assistant.tts import SpeechUnavailable, Voice, load_voice
-from ui.layout import ASSETS, read_samples
+from assistant.model.prompt import Message
+from assistant.sound.audio import SAMPLE_RATE, AudioError, load_utterance
+from assistant.voice.tts import SpeechUnavailable, Voice, load_voice
+from ui.layout import read_samples
 from ui.machine import Machine
 from ui.serving import Address, launch
 from ui.visit import Voices
@@ -58,14 +59,12 @@ class ScriptedLane(Lane):
 
     def answer(
         self,
-        said: Utterance | Turn,
-        instruction: str | None = None,
+        turn: Turn,
         dialogue: Dialogue | None = None,
         early: Anticipation | None = None,
         stop: threading.Event | None = None,
     ) -> Chunks:
         """Stream the script; a dialogue is remembered as far as its number of turns."""
-        turn = said if isinstance(said, Turn) else Turn((said,), instruction or "")
         instruction = turn.text or None
         self.early.append(early is not None and early.take(turn) is not None)
         self.closed.clear()
@@ -234,7 +233,7 @@ def server(samples: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def real_server() -> Iterator[Server]:
     """The page as `launch.py` serves it: the shipped models, the packaged voice, the bundled clips."""
-    from assistant.lanes import load_lanes
+    from assistant.lanes.lane import load_lanes
 
     server = Server(load_lanes(), load_voice, ASSETS / "samples")
     yield server

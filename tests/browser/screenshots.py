@@ -7,14 +7,14 @@ import numpy as np
 import soundfile
 from playwright.sync_api import Page, expect, sync_playwright
 
-from assistant.audio import SAMPLE_RATE, load_utterance
-from assistant.lanes import load_lanes
-from assistant.tts import load_voice
+from assistant.files import ASSETS, ROOT
+from assistant.lanes.loading import load_lanes
+from assistant.sound.audio import SAMPLE_RATE, load_utterance
+from assistant.voice.tts import load_voice
 from tests.browser.conftest import CHROMIUM, QUIET, Server
-from ui.layout import ASSETS
 from ui.texts import CHINESE, ENGLISH
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+DOCS = ROOT / "docs"
 CLIPS = ("A question", "A restaurant review", "An apology")
 SPOKEN = ("capital.flac", "good_day.flac")
 PATIENCE = 600_000  # milliseconds for an answer

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect
 
-from assistant.audio import SAMPLE_RATE, load_utterance
-from ui.layout import ASSETS, read_presets, read_samples
+from assistant.files import ASSETS
+from assistant.sound.audio import SAMPLE_RATE, load_utterance
+from ui.layout import read_presets, read_samples
 from ui.texts import CHINESE, ENGLISH
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Ten visitors at once on scripted lanes: all answered, in order, none mixed; those who leave hold nobody up.
 
-The same on the real lanes, with the memory of the page: python -m tests.load
+The same on the real lanes, with the memory of the page: python -m tests.browser.load
 """
 
 import time
@@ -13,9 +13,9 @@ import psutil
 import pytest
 import soundfile
 
-from assistant.audio import SAMPLE_RATE
+from assistant.sound.audio import SAMPLE_RATE
 from tests.browser.conftest import ScriptedLane, Server, silence
-from tests.load import Visitor, visit_together
+from tests.browser.load import Visitor, visit_together
 
 VISITORS = 10
 

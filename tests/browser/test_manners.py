@@ -78,20 +78,6 @@ def test_the_session_is_compared_and_exported(server: Server, visitor: Visit, sa
         assert json.loads(archive.read("session.json")) == session
 
 
-def test_lanes_that_ran_together_are_not_compared(server: Server, visitor: Visit) -> None:
-    page = visitor(server.url)
-    page.locator("#race").get_by_label(ENGLISH.race_together).check()
-    pick(page, "Two seconds")
-    expect(page.locator("#timing")).to_contain_text(ENGLISH.not_comparable)
-    expect(page.locator("#timing .segment.transcribe")).to_have_count(1)
-    expect(page.locator("#comparison")).to_contain_text(ENGLISH.comparison_empty)
-    for lane in LANES:
-        expect(page.locator(f"#lane-{lane} .reply")).to_have_text(f"{lane} was told None about 2.00 seconds")
-    page.locator("#race").get_by_label(ENGLISH.race_fair).check()
-    pick(page, "Two seconds")
-    expect(page.locator("#comparison")).to_contain_text("Turns compared: 1; left out: 1")
-
-
 def test_what_the_lanes_heard_differently_is_marked(server: Server, visitor: Visit) -> None:
     page = visitor(server.url)
     page.get_by_label(ENGLISH.instruction).fill("mishear")

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect
 
-from assistant.audio import SAMPLE_RATE
+from assistant.sound.audio import SAMPLE_RATE
 from ui.layout import read_presets
 from ui.texts import ENGLISH
 

@@ -1,1 +1,1 @@
-"""The parts of `python -m train.evaluate`: what is heard, answered, judged, summed up and reported."""
+"""The parts of `python -m train.evaluation.evaluate`: what is heard, answered, judged, summed up and reported."""

@@ -1,37 +1,29 @@
 """Every system's replies to every question, in parts that are kept: what a kill costs is one part."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
-from assistant.lanes import NOTHING_HEARD
-from assistant.speech_lm import user_turn
+from assistant.lanes.lane import NOTHING_HEARD
+from assistant.model.completion import Completion, complete
+from assistant.model.prompt import user_turn
 from train.evaluation.hearing import Hearing
 from train.evaluation.store import Store
-from train.evaluation.suites import Question
 from train.evaluation.systems import Bench, System
+from train.questions.suites import Question
 
 PART = 64  # questions; answered together, for in int8 a reply may depend on the batch it is in
 MAX_TOKENS = 96  # of a reply
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A system's reply, how many tokens it has, and whether it ended before the limit."""
-
-    reply: str
-    tokens: int
-    ended: bool
-
-
 def answer(
     bench: Bench, system: System, asked: Sequence[Question], hearing: Hearing, store: Store, progress: tqdm
-) -> list[Answer]:
+) -> list[Completion]:
     """The replies of one system to the questions of one suite, in order."""
-    answers: list[Answer] = []
+    answers: list[Completion] = []
     for start in range(0, len(asked), PART):
         part = asked[start : start + PART]
         content = [
@@ -39,7 +31,7 @@ def answer(
             [[question.instruction, _spoken(bench, system, question, hearing)] for question in part],
         ]
         kept = store.json("replies", content, partial(_replies, bench, system, part, hearing))
-        answers += [Answer(**entry) for entry in kept]
+        answers += [Completion(**entry) for entry in kept]
         progress.update(len(part))
     return answers
 
@@ -62,10 +54,8 @@ def _replies(bench: Bench, system: System, asked: Sequence[Question], hearing: H
                 if len(content):
                     prompts.append(llm.prompt([user_turn(content, question.instruction)]))
                     waiting.append(index)
-        completions = dict(zip(waiting, llm.complete(prompts, MAX_TOKENS), strict=True))
+        completions = dict(zip(waiting, complete(llm, prompts, MAX_TOKENS), strict=True))
     return [
-        asdict(Answer(completions[index].text.strip(), completions[index].tokens, completions[index].ended))
-        if index in completions
-        else asdict(Answer(said[index] or NOTHING_HEARD, 0, True))
+        asdict(completions.get(index) or Completion(said[index] or NOTHING_HEARD, 0, True))
         for index in range(len(asked))
     ]

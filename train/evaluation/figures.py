@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from train.evaluation.bootstrap import interval, ratio_of_ratios
-from train.evaluation.measures import combine
 from train.evaluation.records import Record
 from train.evaluation.systems import UPPER_BOUND
+from train.questions.bootstrap import interval, ratio_of_ratios
+from train.questions.measures import combine
 
 ALL = "all"
 OF_UPPER_BOUND = "follows_of_upper_bound"

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from assistant.audio import AudioError, load_utterance
 from assistant.latency import StageClock
-from assistant.speech_encoder import encode, load_whisper, speech_mels
-from assistant.transcriber import Transcriber
+from assistant.model.speech_encoder import encode, load_whisper
+from assistant.model.transcriber import Transcriber
+from assistant.sound.audio import AudioError, load_utterance
+from train.data.spoken_form import CHINESE
 from train.evaluation.store import Store
-from train.evaluation_sets import Clip
-from train.manifest import CHINESE
+from train.questions.clips import Clip
 
 
 class Hearing:
@@ -50,8 +50,7 @@ class Hearing:
         """Encoder output float32 [T, width] on the device; the store holds it in float16, as training does."""
 
         def compute() -> np.ndarray:
-            mels = speech_mels(load_utterance(clip.audio).resampled(), self._whisper.dims.n_mels)
-            return np.asarray(encode(self._whisper.encoder, mels).half().cpu().numpy())
+            return np.asarray(encode(self._whisper, load_utterance(clip.audio).resampled()).half().cpu().numpy())
 
         kept = self._store.array("features", [self._whisper_name, self.digest(clip)], compute)
         return torch.from_numpy(kept).float().to(self._device)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from train.evaluation import measures
-from train.evaluation.answering import Answer
-from train.evaluation.rules import SAYS_AGAIN, Case, failure, merely_transcribed, says_nothing_was_heard
-from train.evaluation.suites import RETENTION, Question
+from assistant.model.completion import Completion
 from train.evaluation.systems import UPPER_BOUND
-from train.evaluation_sets import Clip
+from train.questions import measures
+from train.questions.clips import Clip
+from train.questions.rules import SAYS_AGAIN, Case, failure, merely_transcribed, says_nothing_was_heard
+from train.questions.suites import RETENTION, Question
 
 Record = dict[str, Any]
 
@@ -29,18 +29,17 @@ def reading_record(suite: str, clip: Clip, heard: dict[str, str | None]) -> Reco
     return {**_about(suite, "reading", clip), "systems": systems}
 
 
-def reply_record(question: Question, heard: dict[str, str | None], answers: dict[str, Answer]) -> Record:
+def reply_record(question: Question, heard: dict[str, str | None], answers: dict[str, Completion]) -> Record:
     """How well each system replied."""
-    upper_bound = answers[UPPER_BOUND].reply
+    upper_bound = answers[UPPER_BOUND].text.strip()
     systems = {}
     for name, answer in answers.items():
-        case = Case(question.task, answer.reply, question.clip.text, heard[name], answer.ended, question.labels)
+        reply = answer.text.strip()
+        case = Case(question.task, reply, question.clip.text, heard[name], answer.ended, question.labels)
         if question.suite == "no speech":
             if name == UPPER_BOUND:
                 continue  # it is told that nothing was said
-            scores: dict[str, Sequence[float]] = {
-                "says_nothing_was_heard": [float(says_nothing_was_heard(answer.reply)), 1]
-            }
+            scores: dict[str, Sequence[float]] = {"says_nothing_was_heard": [float(says_nothing_was_heard(reply)), 1]}
             failed = None
         else:
             failed = failure(case)
@@ -50,7 +49,7 @@ def reply_record(question: Question, heard: dict[str, str | None], answers: dict
                 scores["merely_transcribed"] = [float(merely_transcribed(case)), 1]
         systems[name] = {
             "heard": heard[name],
-            "reply": answer.reply,
+            "reply": reply,
             "tokens": answer.tokens,
             "ended": answer.ended,
             "failure": failed,

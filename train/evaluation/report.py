@@ -9,7 +9,7 @@ from typing import Any
 from train.evaluation.figures import ALL, OF_UPPER_BOUND, Figure
 from train.evaluation.plots import draw_plots
 from train.evaluation.records import Record
-from train.evaluation.suites import RETENTION, SUITES
+from train.questions.suites import RETENTION, SUITES
 
 # What each measure is called, in the order of the report.
 MEASURES = {

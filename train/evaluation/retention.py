@@ -1,6 +1,6 @@
 """What tuning for speech leaves of the LLM's knowledge: multiple choice in text, and the logits with LoRA off."""
 
-import json
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from assistant.llm import LLM, Message, load_llm
+from assistant.files import read_json_lines
+from assistant.model.llm import LLM, Message, load_llm
 from train.evaluation.store import Store
 from train.evaluation.systems import Bench, System
 
@@ -21,8 +22,7 @@ PART = 64
 
 def read_questions(path: Path, limit: int | None) -> list[dict[str, Any]]:
     """Questions with four options and the letter of the right one."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines][:limit]
+    return list(itertools.islice(read_json_lines(path), limit))
 
 
 def choices(bench: Bench, system: System, asked: Sequence[dict[str, Any]], store: Store) -> list[str]:

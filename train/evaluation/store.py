@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from assistant.files import whole, write_text
 
 
 class Store:
@@ -22,9 +23,7 @@ class Store:
         if path.exists():
             return json.loads(path.read_text("utf-8"))
         result = compute()
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(result, ensure_ascii=False), "utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(result, ensure_ascii=False))
         return result
 
     def array(self, kind: str, content: Any, compute: Callable[[], np.ndarray]) -> np.ndarray:
@@ -33,12 +32,9 @@ class Store:
         if path.exists():
             return np.asarray(np.load(path, allow_pickle=False))
         result = compute()
-        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-        np.save(partial, result)
-        os.replace(partial, path)
+        with whole(path) as partial, partial.open("wb") as file:
+            np.save(file, result)
         return result
 
     def _path(self, kind: str, content: Any, suffix: str) -> Path:
-        folder = self._folder / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / (hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24] + suffix)
+        return self._folder / kind / (hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24] + suffix)

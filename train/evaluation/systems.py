@@ -4,24 +4,22 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
-from assistant.checkpoint import CheckpointConfig, CheckpointError, load_connector, read_config, read_lora
-from assistant.connector import Connector, QFormerConnector, pad_features
-from assistant.llm import LLM, load_llm
-from assistant.spelling import respelt
-from assistant.weights import llm_source
+from assistant.lanes.names import CASCADE, END_TO_END
+from assistant.model.checkpoint import CheckpointConfig, CheckpointError, read_config, read_lora
+from assistant.model.llm import LLM, load_llm
+from assistant.model.speech_lm import SpeechLM, load_speech_lm
 from train.evaluation.hearing import Hearing
 from train.evaluation.store import Store
-from train.evaluation_sets import Clip
+from train.questions.clips import Clip
 
-END_TO_END, CASCADE, UPPER_BOUND = "end_to_end", "cascade", "upper_bound"
+UPPER_BOUND = "upper_bound"
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Bench:
         self.precision, self.device = precision, device
         speech = [System(name, "speech", folder) for name, folder in checkpoints.items()]
         self.systems = [speech[0], System(CASCADE, "transcript"), System(UPPER_BOUND, "text"), *speech[1:]]
-        self._connectors: dict[str, Connector] = {}
+        self._models: dict[str, SpeechLM] = {}
         self._llm: LLM | None = None
         self._settings: dict[str, Any] | None = None  # of the LoRA that the LLM carries
         self._owner = ""  # whose matrices those are
@@ -85,7 +83,7 @@ class Bench:
             owner = system.name if lora else next((name for name in self._configs if self._lora(name)), "")
             carried = self._lora(owner)
             self._llm = None  # only one at a time in memory
-            self._connectors.clear()
+            self._models.clear()
             self._llm = load_llm(self.config.llm, self.precision, self.device, carried)
             self._settings, self._owner = (carried[0] if carried else None), owner
         if lora and self._owner != system.name:
@@ -102,23 +100,22 @@ class Bench:
         config = self._configs.get(system.name)
         return config is not None and config.lora is not None
 
-    def connector(self, system: System) -> Connector:
-        """The connector of a system that hears speech, tied to the LLM once that is loaded."""
+    def speech_lm(self, system: System) -> SpeechLM:
+        """The model of a system that hears speech, on the LLM once that is loaded; until then it reads."""
         assert system.checkpoint is not None
         key = f"{system.name} {self._llm is not None}"
-        if key not in self._connectors:
-            embeddings = self._llm.embeddings if self._llm else None
-            config = self._configs[system.name]
-            self._connectors[key] = load_connector(system.checkpoint, config, embeddings, self.precision, self.device)
-        return self._connectors[key]
+        if key not in self._models:
+            self._models[key] = load_speech_lm(system.checkpoint, self.precision, self.device, llm=self._llm)
+        return self._models[key]
 
     @torch.inference_mode()
     def content(self, system: System, clip: Clip, hearing: Hearing) -> Tensor | str:
         """What the LLM gets of a clip: vectors [n, llm_width], or words."""
-        if system.hears == "speech":
-            assert self._llm is not None, "what a clip is to an LLM is known once that is loaded"
-            return respelt(self.connector(system)(*pad_features([hearing.features(clip)]))[0], self._llm).vectors
-        return self.words(system, clip, hearing)
+        if system.hears != "speech":
+            return self.words(system, clip, hearing)
+        vectors = self.speech_lm(system).connect([hearing.features(clip)])[0].vectors
+        assert vectors is not None, "what a clip is to an LLM is known once that is loaded"
+        return vectors
 
     def words(self, system: System, clip: Clip, hearing: Hearing) -> str:
         """What a system that gets words gets."""
@@ -129,18 +126,10 @@ class Bench:
         """What the system took the clip for, in words; None when its connector reads none."""
         if system.hears != "speech":
             return self.words(system, clip, hearing)
-        config = self._configs[system.name].connector
-        if config.kind != "q_former" or config.projection != "vocabulary":
-            return None
 
-        def compute() -> str:
-            connector = self.connector(system)
-            assert isinstance(connector, QFormerConnector)
-            tokens = connector.tokens(*pad_features([hearing.features(clip)]))[0]
-            return str(self._tokenizer.decode(tokens)).strip()
+        def compute() -> str | None:
+            model = self.speech_lm(system)
+            return model.reading(model.connect([hearing.features(clip)])[0])[0]
 
-        return str(store.json("readings", [system.identity, hearing.digest(clip)], compute))
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(llm_source(self.config.llm))
+        read: str | None = store.json("readings", [system.identity, hearing.digest(clip)], compute)
+        return read

@@ -1,0 +1,1 @@
+"""What `launch.py` does in a terminal, and the environment that it does it in."""

@@ -1,0 +1,266 @@
+"""The one resident LLM: load, quantise, chat template, key/value caches, greedy streaming generation, LoRA."""
+
+import contextlib
+import copy
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from assistant.latency import StageClock
+from assistant.model.prompt import Memory, Message, Prompt
+from assistant.model.quantisation import chosen, quantise
+from assistant.model.weights import WeightsError, llm_source, registry
+
+MAX_REPLY = 256  # tokens
+CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
+MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
+MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
+
+
+@dataclass
+class LLM:
+    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16."""
+
+    name: str
+    precision: str
+    device: torch.device
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    _prefixes: dict[bool, Memory] = field(default_factory=dict)
+    _recent: "list[weakref.ref[Memory]]" = field(default_factory=list)  # oldest first
+    _has_lora: bool = False
+    _lora_on: bool = False
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Input embeddings [vocabulary, width]."""
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def context(self) -> int:
+        """The most tokens that a prompt and its reply may have together."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return min(CONTEXT, limit or CONTEXT)
+
+    # Prompts ------------------------------------------------------------------------------------------------------
+
+    def prompt(self, messages: Sequence[Message], reply: bool = True) -> Prompt:
+        """Fill in the chat template; every speech vector takes the place of one token.
+
+        `reply` appends the opening of the assistant's turn. A template without a system turn is fine.
+        """
+        filled = [
+            {"role": m.role, "content": "".join(part if isinstance(part, str) else MARK for part in m.parts)}
+            for m in messages
+        ]
+        text = str(self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply))
+        clips = [part for message in messages for part in message.parts if isinstance(part, Tensor)]
+        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
+        ids, speech = list(pieces[0]), [False] * len(pieces[0])
+        for clip, piece in zip(clips, pieces[1:], strict=True):
+            ids += [0] * len(clip) + piece
+            speech += [True] * len(clip) + [False] * len(piece)
+        vectors = torch.cat(clips) if clips else None
+        return Prompt(torch.tensor(ids, device=self.device), torch.tensor(speech, device=self.device), vectors)
+
+    def embed(self, prompt: Prompt) -> Tensor:
+        """Input vectors [1, n, width]: the LLM's own for text, the prompt's for speech."""
+        embedded = self.model.get_input_embeddings()(prompt.ids)  # [n, width]
+        if prompt.vectors is not None:
+            embedded = embedded.masked_scatter(prompt.speech[:, None], prompt.vectors.to(embedded.dtype))
+        return embedded[None]
+
+    # Generation ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def read(self, prompt: Prompt, clock: StageClock, memory: Memory) -> None:
+        """Read a prompt into `memory`, first logits included, so that `stream` starts at once; times `prefill`."""
+        with clock.stage("prefill"):
+            logits, cache = self._prefill(prompt, memory)
+        self._keep(memory, prompt, cache, logits)
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        prompt: Prompt,
+        clock: StageClock,
+        max_tokens: int = MAX_REPLY,
+        memory: Memory | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[str]:
+        """Yield the greedy reply in pieces of text as they become readable; times `prefill` and every token.
+
+        What `memory` shares with the prompt is not read again, and it remembers the prompt and the reply afterwards.
+        `stop`, set by any thread, ends the reply before its next token.
+        """
+        memory = memory or Memory()
+        with clock.stage("prefill"):
+            logits, cache = self._prefill(prompt, memory)
+        ends = self.end_tokens
+        tokens: list[int] = []
+        shown = ""
+        try:
+            while len(tokens) < max_tokens and not (stop and stop.is_set()):
+                token = int(logits.argmax())
+                if token in ends:
+                    break
+                tokens.append(token)
+                text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+                piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
+                clock.token(shown=bool(piece))
+                if piece:
+                    shown = text
+                    yield piece
+                step = torch.tensor([[token]], device=self.device)
+                logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+        finally:
+            read = tokens[: cache.get_seq_length() - len(prompt.ids)]  # the last one was shown, not read
+            self._keep(memory, prompt.followed_by(read), cache, None)
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """Token ids with which a reply ends."""
+        ends = self.model.generation_config.eos_token_id
+        known = ends if isinstance(ends, list) else [ends]
+        return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
+
+    def _prefill(self, prompt: Prompt, memory: Memory | None = None) -> tuple[Tensor, DynamicCache]:
+        """Logits of the next token [vocabulary] and the cache of the whole prompt."""
+        prefix = self._prefix()
+        if memory is None or memory.shared(prompt, self._lora_on) < prefix.shared(prompt, self._lora_on):
+            memory = copy.deepcopy(prefix)
+        cache, known, logits = memory.recall(prompt, self._lora_on)
+        if cache is None:
+            cache = DynamicCache(config=self.model.config)
+        if logits is None:
+            logits = self._extend(self.embed(prompt)[:, known:], cache)
+        return logits, cache
+
+    def _keep(self, memory: Memory, read: Prompt, cache: DynamicCache, logits: Tensor | None) -> None:
+        """Let `memory` keep what was read, and the conversation that was silent longest give up its own."""
+        memory.keep(read, cache, logits, self._lora_on)
+        others = [one for one in self._recent if one() not in (None, memory)]
+        for old in others[: 1 - MEMORIES]:
+            if (forgotten := old()) is not None:
+                forgotten.forget()
+        self._recent = [*others[1 - MEMORIES :], weakref.ref(memory)]
+
+    def _extend(self, embedded: Tensor, cache: DynamicCache) -> Tensor:
+        """Run vectors [1, n, width] on top of `cache`; logits of the next token [vocabulary]."""
+        output = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return output.logits[0, -1]
+
+    def _prefix(self) -> Memory:
+        """What two different questions have in common at the start, computed once for LoRA on and once for off."""
+        if self._lora_on not in self._prefixes:
+            first, second = (self.prompt([Message("user", [text])]) for text in ("One", "?"))
+            same = first.shared(second)
+            start = Prompt(first.ids[:same], first.speech[:same])
+            cache = DynamicCache(config=self.model.config)
+            logits = self._extend(self.embed(start), cache) if same else None
+            self._prefixes[self._lora_on] = prefix = Memory()
+            prefix.keep(start, cache, logits, self._lora_on)
+        return self._prefixes[self._lora_on]
+
+    # LoRA ---------------------------------------------------------------------------------------------------------
+
+    def add_lora(self, settings: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
+        """Put LoRA matrices (peft's settings: `r`, `lora_alpha`, `target_modules`) beside the LLM's, switched off."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        inject_adapter_in_model(LoraConfig(**settings), self.model)
+        self._has_lora = True
+        if state is not None:
+            self.swap_lora(state)
+        self.switch_lora(False)
+
+    def swap_lora(self, state: dict[str, Tensor]) -> None:
+        """Put other matrices, trained with the same settings, in the place of those that are there."""
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.model, state)
+        self._prefixes.pop(True, None)
+
+    def lora_state(self) -> dict[str, Tensor]:
+        """The LoRA matrices by the names that `add_lora` takes."""
+        from peft import get_peft_model_state_dict
+
+        return dict(get_peft_model_state_dict(self.model))
+
+    @contextlib.contextmanager
+    def lora(self, on: bool = True) -> Iterator[None]:
+        """Within this block LoRA is on: for prompts that hold speech. Outside, the LLM is its untouched self."""
+        self.switch_lora(on and self._has_lora)
+        try:
+            yield
+        finally:
+            self.switch_lora(False)
+
+    def switch_lora(self, on: bool) -> None:
+        """Turn LoRA on or off until further notice, its gradients too: training, whose backward pass comes later."""
+        self._lora_on = on
+        if self._has_lora:
+            from peft.tuners.tuners_utils import BaseTunerLayer
+
+            for module in self.model.modules():
+                if isinstance(module, BaseTunerLayer):
+                    module.enable_adapters(on)
+
+
+_quiet = threading.Lock()
+
+
+def load_llm(
+    name: str,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    lora: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
+) -> LLM:
+    """Load a chat model by its name in `models.toml`, a folder, or its name on the hub (safetensors only).
+
+    Parameters
+    ----------
+    precision: int8 (CPU only), float32, float16, bfloat16; auto takes int8 on a CPU and bfloat16 on a GPU.
+    lora: peft's settings and trained matrices; added before quantisation, so they stay exact.
+
+    Raises
+    ------
+    WeightsError
+        The model cannot be found or has no chat template.
+    """
+    device = torch.device(device)
+    precision = chosen(precision, device)
+    if precision not in ("int8", "float32", "float16", "bfloat16"):
+        raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
+    if precision == "int8" and device.type != "cpu":
+        raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
+    source = llm_source(name)
+    with _quiet:
+        transformers_logging.disable_progress_bar()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
+            dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
+    if not tokenizer.chat_template:
+        raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
+    llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
+    if lora is not None:
+        llm.add_lora(*lora)
+    if precision == "int8":
+        quantise(llm.model)
+        llm.model.float()
+    llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
+    return llm

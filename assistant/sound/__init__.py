@@ -1,0 +1,1 @@
+"""Sound in and out of this machine: files, microphones, loudspeakers, and where an utterance begins and ends."""

@@ -1,0 +1,1 @@
+"""Replies spoken aloud, while they are still being written."""

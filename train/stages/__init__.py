@@ -1,0 +1,1 @@
+"""What learns, from what loss, in which steps."""

@@ -1,0 +1,1 @@
+"""Sound that is made: speech in many voices, and noise in which nobody speaks."""
