@@ -10,8 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from whisper.model import ModelDimensions, Whisper
 
+from assistant.files import ROOT
 from assistant.lanes.lane import Lane
 from assistant.lanes.loading import load_lanes
+from assistant.model import speech_encoder, weights
 from assistant.model.checkpoint import CheckpointConfig, write_checkpoint
 from assistant.model.connector import Connector, ConnectorConfig, build_connector
 from assistant.model.llm import LLM, load_llm
@@ -114,3 +116,23 @@ def tiny_checkpoint(tmp_path: Path) -> Path:
 def lanes() -> Iterator[dict[str, Lane]]:
     """Both lanes on the real weights, as the page loads them."""
     yield load_lanes()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`fast` is what needs neither the real weights nor a browser, nor much time: `python launch.py test -m fast`."""
+    for item in items:
+        slower = "lanes" in getattr(item, "fixturenames", ()) or (ROOT / "tests" / "browser") in item.path.parents
+        if not slower and not any(item.get_closest_marker(mark) for mark in ("weights", "thorough", "slow")):
+            item.add_marker("fast")
+
+
+@pytest.fixture(autouse=True)
+def no_weights_where_it_is_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast test that asks for real weights fails, so that it gets its mark."""
+    if request.node.get_closest_marker("fast"):
+
+        def refuse(name: str) -> Path:
+            raise AssertionError(f"{name} in a fast test: mark it with pytest.mark.weights")
+
+        for module in (speech_encoder, weights):
+            monkeypatch.setattr(module, "locate", refuse)

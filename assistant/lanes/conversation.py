@@ -64,10 +64,6 @@ class Conversation:
                 self._take_back(taken_back, lane)
         return self.say(turn)
 
-    def ask_again(self, exchange: Exchange, instruction: str) -> Exchange:
-        """A new turn about the clips of an earlier one, with another instruction."""
-        return self.say(Turn(exchange.turn.clips, instruction))
-
     def anticipate(self, lane: str, turn: Turn) -> Anticipation:
         """Let a lane begin with a turn that may not be over; hand what comes back to `answer`, or drop it."""
         return self._lanes[lane].anticipate(turn, self._dialogues[lane])

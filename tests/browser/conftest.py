@@ -13,7 +13,7 @@ import soundfile
 import torch
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from assistant.files import ASSETS
+from assistant.files import SAMPLES
 from assistant.lanes.anticipation import Anticipation, Ready
 from assistant.lanes.dialogue import Dialogue, Said, Turn
 from assistant.lanes.lane import Chunks, Heard, Lane, Reply, TextDelta
@@ -170,7 +170,7 @@ def hum(duration: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WAV file with the shortest bundled clip of three seconds and more: what the fake microphone hears."""
-    found = [load_utterance(entry["audio"]) for entry in read_samples(ASSETS / "samples")]
+    found = [load_utterance(entry["audio"]) for entry in read_samples(SAMPLES)]
     long_enough = [utterance for utterance in found if utterance.duration >= 3]
     if not long_enough:
         pytest.fail("assets/samples holds no clip of three seconds or more; the fake microphone has nothing to hear.")
@@ -233,9 +233,9 @@ def server(samples: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def real_server() -> Iterator[Server]:
     """The page as `launch.py` serves it: the shipped models, the packaged voice, the bundled clips."""
-    from assistant.lanes.lane import load_lanes
+    from assistant.lanes.loading import load_lanes
 
-    server = Server(load_lanes(), load_voice, ASSETS / "samples")
+    server = Server(load_lanes(), load_voice, SAMPLES)
     yield server
     server.close()
 

@@ -47,7 +47,7 @@ class Visitor:
             uploaded = client.post(f"{api}upload", files={"files": (self.clip.name, file)}).raise_for_status().json()[0]
         recording = {"path": uploaded, "orig_name": self.clip.name, "meta": {"_type": "gradio.FileData"}}
         body = {
-            "data": ["", recording, self.instruction, "fair", "end_to_end", "silent", 1.0, "en"],
+            "data": ["", recording, self.instruction, "end_to_end", "silent", 1.0, "en"],
             "fn_index": answer_function(client, self.url),
             "session_hash": self.session,
         }

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 from playwright.sync_api import Page, expect, sync_playwright
 
-from assistant.files import ASSETS, ROOT
+from assistant.files import ROOT, SAMPLES
 from assistant.lanes.loading import load_lanes
 from assistant.sound.audio import SAMPLE_RATE, load_utterance
 from assistant.voice.tts import load_voice
@@ -24,11 +24,11 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 def main() -> None:
     """One session of bundled clips, seen in light, in dark, and in Chinese on a phone; and one without hands."""
-    server = Server(load_lanes(), load_voice, ASSETS / "samples")
+    server = Server(load_lanes(), load_voice, SAMPLES)
     try:
         with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
             microphone = Path(folder) / "microphone.wav"
-            speech = [load_utterance(ASSETS / "samples" / name).resampled() for name in SPOKEN]
+            speech = [load_utterance(SAMPLES / name).resampled() for name in SPOKEN]
             soundfile.write(microphone, np.concatenate([PAUSE, speech[0], PAUSE, PAUSE, speech[1], PAUSE]), SAMPLE_RATE)
             switches = [*QUIET, "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"]
             switches.append(f"use-file-for-fake-audio-capture={microphone}%noloop")

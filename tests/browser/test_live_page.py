@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect
 
-from assistant.files import ASSETS
+from assistant.files import SAMPLES
 from assistant.sound.audio import SAMPLE_RATE, load_utterance
 from ui.layout import read_presets, read_samples
 from ui.texts import CHINESE, ENGLISH
@@ -28,7 +28,7 @@ Open = Callable[[np.ndarray, str], Page]
 
 def clips(count: int) -> list[np.ndarray]:
     """Bundled clips of a real length, the shortest first, at 16 kHz."""
-    found = [load_utterance(entry["audio"]) for entry in read_samples(ASSETS / "samples")]
+    found = [load_utterance(entry["audio"]) for entry in read_samples(SAMPLES)]
     spoken = sorted((one for one in found if one.duration >= 1.5), key=lambda one: one.duration)
     return [one.resampled() for one in spoken[:count]]
 

@@ -196,6 +196,7 @@ def test_help_is_instant_and_needs_none_of_the_heavy_libraries() -> None:
 
 
 @pytest.mark.parametrize("entry", ["launch", "train.synthesis.synthesize", "ui.serving"])
+@pytest.mark.thorough
 def test_no_library_reports_its_use(entry: str) -> None:
     code = f"import os, {entry}; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['GRADIO_ANALYTICS_ENABLED'])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -229,6 +230,7 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[str
     return lines[:-1], json.loads(lines[-1]), shown.err
 
 
+@pytest.mark.thorough
 def test_bench_figures_are_the_medians_and_per_clip_ratios(
     tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +267,7 @@ def test_ratio_is_of_each_clip_not_of_the_medians() -> None:
     assert benchmark.summary(measured)["ratio"] == {"total": 0.1}  # of 0.1, 1.0, 0.05
 
 
+@pytest.mark.thorough
 def test_bench_warms_up_alternates_and_repeats(
     tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

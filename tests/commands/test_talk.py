@@ -113,6 +113,7 @@ def clip(name: str, rate: int = SAMPLE_RATE) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.thorough
 def test_two_utterances_are_answered_by_both_lanes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: int
 ) -> None:
@@ -133,6 +134,7 @@ def test_two_utterances_are_answered_by_both_lanes(
     assert bool(card.refused) == (rate != 16_000)
 
 
+@pytest.mark.thorough
 def test_replies_are_spoken_and_the_microphone_is_closed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     card = SoundCard(speed=2.0).install(monkeypatch)
     lanes = scripted()
@@ -148,6 +150,7 @@ def test_replies_are_spoken_and_the_microphone_is_closed_meanwhile(monkeypatch: 
     assert np.abs(np.concatenate(card.played)).max() == pytest.approx(0.25, abs=0.02)
 
 
+@pytest.mark.thorough
 def test_barging_in_stops_everything_and_keeps_what_was_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +183,7 @@ def test_enter_stops_and_a_written_line_is_answered(monkeypatch: pytest.MonkeyPa
 # Push-to-talk -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_push_to_talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     card = SoundCard().install(monkeypatch)
     lanes = scripted()

@@ -154,6 +154,7 @@ FOUND = list(dict.fromkeys(commands(README.read_text("utf-8")))) if README.is_fi
 
 
 @pytest.mark.parametrize("command", FOUND)
+@pytest.mark.weights
 def test_command_of_the_readme(command: str, tmp_path: Path) -> None:
     exercise(command, tmp_path)
 

@@ -185,7 +185,7 @@ def test_the_older_half_is_forgotten_when_it_does_not_fit(
         list(conversation.answer("cascade"))
 
 
-def test_edit_clear_and_ask_again(tiny_lanes: dict[str, Lane]) -> None:
+def test_edit_clear_and_ask_about_the_same_clip_again(tiny_lanes: dict[str, Lane]) -> None:
     conversation = Conversation(tiny_lanes)
     first = conversation.say(Turn((clip(1),), "Repeat"))
     for name in NAMES:
@@ -193,9 +193,7 @@ def test_edit_clear_and_ask_again(tiny_lanes: dict[str, Lane]) -> None:
     ask(conversation, "cascade", Turn(text="A mistake"))
     conversation.edit_last(Turn(text="What I meant"))
     ask(conversation, "cascade")
-    again = conversation.ask_again(first, "Translate")
-    assert again.turn.clips == first.turn.clips
-    ask(conversation, "cascade")
+    ask(conversation, "cascade", Turn(first.turn.clips, "Translate"))
     seen = told(tiny_lanes["cascade"], conversation, "cascade")
     assert "A mistake" not in seen
     assert seen.index("Repeat: clip of 16000") < seen.index("What I meant") < seen.index("Translate: clip of 16000")

@@ -188,11 +188,13 @@ def test_speech_streamed_in_pieces_is_the_same_speech(lanes: dict[str, Lane]) ->
     assert torch.equal(heard[0].vectors, heard[1].vectors)
 
 
+@pytest.mark.weights
 def test_a_checkpoint_of_another_llm_is_refused_in_words(tmp_path, tiny_llm_folder) -> None:
     with pytest.raises(CheckpointError, match=f"LLM of width 896; the LLM loaded has width {WIDTH}"):
         load_lanes(ModelOptions(llm=str(tiny_llm_folder), precision="float32", checkpoint=CHECKPOINT))
 
 
+@pytest.mark.weights
 def test_the_cascade_alone_takes_any_llm(tiny_llm_folder) -> None:
     wanted = ModelOptions(llm=str(tiny_llm_folder), precision="float32", lanes=("cascade",), max_tokens=3)
     lanes = load_lanes(wanted)

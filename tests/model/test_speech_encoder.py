@@ -42,6 +42,7 @@ def test_long_recordings_are_cut_in_pauses_and_nothing_is_lost() -> None:
     assert pause.start <= len(pieces[0]) <= pause.stop
 
 
+@pytest.mark.weights
 def test_real_features_do_not_depend_on_the_run() -> None:
     whisper = load_whisper("whisper-base")
     samples = load_utterance(SAMPLES / "lobster.flac").resampled()

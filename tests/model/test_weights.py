@@ -184,6 +184,7 @@ def test_the_registry_is_complete() -> None:
         assert model.parts and model.packages and model.format in weights.CONVERTERS
 
 
+@pytest.mark.weights
 def test_the_real_weights_are_there_and_intact() -> None:
     for name in ("whisper-base", "qwen2.5-coder-0.5b-instruct"):
         folder = locate(name)

@@ -64,6 +64,7 @@ def test_every_clip_is_one_utterance_even_in_noise(noise_db: float | None) -> No
 
 @pytest.mark.skipif(not DEV.is_dir(), reason="the development speech is not here")
 @pytest.mark.parametrize("name", ["librispeech", "asterisk"])
+@pytest.mark.thorough
 def test_many_readers_are_heard_whole(name: str) -> None:
     """People pause; they are cut into pieces there, but next to nothing of what they say is lost."""
     lines = (DEV / name / "manifest.jsonl").read_text("utf-8").splitlines()
@@ -145,6 +146,7 @@ def test_a_click_in_the_closing_silence_costs_no_work_and_no_time() -> None:
     assert [type(event) for _, event in hear(stream)] == [type(event) for _, event in plain]
 
 
+@pytest.mark.thorough
 def test_endless_speech_is_closed_at_the_limit_and_memory_stays_small() -> None:
     speech = load_utterance(SAMPLES / "lobster.flac").samples
     loud = speech[np.flatnonzero(np.abs(speech) > 0.05)[0] : np.flatnonzero(np.abs(speech) > 0.05)[-1]]

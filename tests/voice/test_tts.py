@@ -11,6 +11,7 @@ from assistant.model.transcriber import Transcriber
 from assistant.voice.tts import SpeechUnavailable, Voice, speakable
 
 
+@pytest.mark.weights
 def test_whisper_understands_the_voice() -> None:
     pieces = list(Voice().speak("The capital of France is Paris. It lies on the river Seine."))
     assert len(pieces) == 2

@@ -41,6 +41,7 @@ from train.labels.instructions import InstructionError, InstructionPool
 from train.questions.clips import Clip, evaluation_clips
 from train.questions.suites import RETENTION, SUITES, Question, questions
 
+DATA = Path("runs/data")  # sets that are not bundled; what is not there is left out, and the report says so
 WHAT = {"transcript": "Whisper's transcript into the LLM", "text": "the true words into the LLM"}
 
 
@@ -52,7 +53,7 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--suite", nargs="+", choices=[*SUITES, RETENTION], metavar="NAME", help=", ".join([*SUITES, RETENTION])
     )
     parser.add_argument("--limit", type=int, help="at most N clips of each set, for a quick look")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with text/ and speech/dev/")
+    parser.add_argument("--data", type=Path, default=DATA, help=f"text/ and speech/dev/ (default: {DATA})")
     parser.add_argument("--precision", default="auto", choices=["auto", "int8", "float32", "float16", "bfloat16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser, parser.parse_args()

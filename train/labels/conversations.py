@@ -5,10 +5,11 @@
 Reads ShareGPT-style JSON: a list of {"id", "conversations": [{"from": "human" or "gpt", "value": "…"}, …]}. A
 conversation ends before the first exchange that cannot be spoken or teaches nothing (code, addresses, symbols,
 unreadable text, a turn that is too long, an empty or refusing answer); one of which nothing is left is dropped. One
-voice speaks all of a conversation. Prints the counts of LLaSM's Table 1 and writes `manifest.jsonl`, a line a
+voice speaks all of a conversation. Prints the counts of LLaSM's Table 1 and writes `manifest.jsonl`, which
+`train.data.features` encodes like any other, and `conversations.jsonl`, which stage 2 learns from, a line a
 conversation:
 
-    {"turns": [{"audio", "text", "duration", "speaker"}, {"reply"}, …], "language", "source", "id"}
+    {"turns": [{"text"}, {"reply"}, …], "language", "source", "id"}
 
 It is a command of its own because `train.synthesis.synthesize` takes text files and folders of any name. Voices follow
 from the seed and the conversation alone; clips that are there already are kept, so an interrupted run goes on.
@@ -21,16 +22,15 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from assistant.files import read_json_lines, write_json_lines
+from assistant.files import write_json_lines
 from train.command_line import command_line
-from train.data.manifest import refuse_held_out
+from train.data.manifest import refuse_held_out, write_manifest
 from train.data.spoken_form import spell_numbers
 from train.labels.target_filters import REFUSAL, language_of
 from train.synthesis.engines import SHARES, available, draw_voice
@@ -165,21 +165,10 @@ def table(conversations: list[UsableDialogue]) -> str:
     return "\n".join(lines)
 
 
-def read_conversations(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a manifest of conversations, every `audio` made an absolute path string."""
-    for entry in read_json_lines(path):
-        for turn in entry["turns"]:
-            if "audio" in turn:
-                turn["audio"] = str((path.parent / turn["audio"]).resolve())
-        yield entry
-
-
-def _entry(conversation: UsableDialogue, clips: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+def _line(conversation: UsableDialogue, clips: list[dict[str, Any]]) -> dict[str, Any]:
     turns: list[dict[str, Any]] = []
     for (_, reply), clip in zip(conversation.exchanges, clips, strict=True):
-        turns.append({key: clip[key] for key in ("text", "duration", "speaker")})
-        turns[-1] = {"audio": os.path.relpath(clip["audio"], out), **turns[-1]}
-        turns.append({"reply": reply})
+        turns += [{"text": clip["text"]}, {"reply": reply}]
     return {"turns": turns, "language": conversation.language, "source": conversation.source, "id": conversation.id}
 
 
@@ -207,16 +196,19 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         spoken = pool.imap(speak_to_file, everything, chunksize=8)
         clips = iter(list(tqdm(spoken, total=len(everything), desc="Speaking", unit=" turns")))
-    kept, entries = [], []
+    kept, lines, entries = [], [], []
     for conversation, turns in zip(conversations, jobs, strict=True):
         said = [next(clips) for _ in turns]
         if all(said):
             kept.append(conversation)
-            entries.append(_entry(conversation, [clip for clip in said if clip], arguments.out))
+            spoken_clips = [clip for clip in said if clip]
+            entries += spoken_clips
+            lines.append(_line(conversation, spoken_clips))
         else:
             dropped["could not be spoken"] += 1
-    write_json_lines(arguments.out / "manifest.jsonl", entries)
-    hours = sum(turn.get("duration", 0) for entry in entries for turn in entry["turns"]) / 3600
+    write_json_lines(arguments.out / "conversations.jsonl", lines)
+    write_manifest(arguments.out / "manifest.jsonl", entries)
+    hours = sum(entry["duration"] for entry in entries) / 3600
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items())) or "none"
     print(f"{table(kept)}\n\n{hours:.2f} h of speech. Dialogues cut short or dropped: {reasons}.")
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from assistant.model.checkpoint import CheckpointConfig, read_config, read_connector, write_checkpoint
 from assistant.model.connector import ConnectorConfig, QFormerConnector, build_connector
-from assistant.model.speech_encoder import load_whisper
+from assistant.model.speech_encoder import FRAMES_PER_SECOND, load_whisper
 from assistant.model.speech_lm import SpeechLM
 from assistant.model.weights import llm_source
 from train.data.features import FeatureCache
@@ -33,6 +33,8 @@ from train.stages.stage import run
 from train.stages.whisper_start import learn, start_from_whisper
 
 VALIDATION = 200  # held-out samples that are read at every checkpoint
+LONGEST = 35  # seconds of a sample
+FASTEST = 8  # words a second; more cannot be said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +110,11 @@ class CtcObjective(Objective):
     @staticmethod
     def _unfit(entry: dict[str, Any]) -> str | None:
         """Why nothing can be learnt from a sample: None when it can."""
-        if entry["frames"] > 35 * 50:
-            return f"longer than 35 s ({entry['frames'] / 50:.0f} s)"
-        if len(entry["text"].split()) > entry["frames"] / 50 * 8:
-            return f"{len(entry['text'].split())} words do not fit into {entry['frames'] / 50:.1f} s"
+        seconds, words = entry["frames"] / FRAMES_PER_SECOND, len(entry["text"].split())
+        if seconds > LONGEST:
+            return f"longer than {LONGEST} s ({seconds:.0f} s)"
+        if words > FASTEST * seconds:
+            return f"{words} words do not fit into {seconds:.1f} s"
         return None
 
     def groups(self) -> list[dict[str, Any]]:

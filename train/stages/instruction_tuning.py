@@ -71,7 +71,7 @@ class TuningRecipe(StageRecipe):
 
     self_powered: tuple[Path, ...]  # manifests written by train.labels.self_powered
     start: Path | None = None  # checkpoint of stage 1; without it the connector begins as stage 1 would
-    conversations: tuple[Path, ...] = ()  # manifests of spoken conversations
+    conversations: tuple[Path, ...] = ()  # conversations.jsonl of train.labels.conversations
     no_speech: float = 0.03  # share of samples without speech, when a cache holds recordings without words
     targets: Literal["self-powered", "transcripts"] = "self-powered"
     tune: Literal["lora", "full", "nothing"] = "lora"

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from assistant.files import read_json_lines, write_json_lines
+from assistant.model.speech_encoder import FRAMES_PER_SECOND
 from train.stages.training_state import load_state, save_state
 
 
@@ -92,8 +93,9 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
         accelerator.print(f"{out} has its {start} steps. Ask for more steps to go on.")
         return
     lengths = objective.lengths()
+    hours = sum(lengths) / FRAMES_PER_SECOND / 3600
     accelerator.print(
-        f"{len(lengths):,} samples, {sum(lengths) / 50 / 3600:.1f} h, {trainable(objective.model):,} parameters learn, "
+        f"{len(lengths):,} samples, {hours:.1f} h, {trainable(objective.model):,} parameters learn, "
         f"{len(objective.skipped())} samples skipped, from step {start} of {loop.steps}"
     )
     plan = BatchPlan(objective, loop, start, accelerator.process_index, accelerator.num_processes)

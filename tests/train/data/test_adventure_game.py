@@ -70,6 +70,7 @@ def run(monkeypatch: pytest.MonkeyPatch, module: object, *arguments: object) -> 
     module.main()  # type: ignore[attr-defined]
 
 
+@pytest.mark.weights
 def test_clips_find_their_lines_and_what_is_like_no_line_is_dropped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

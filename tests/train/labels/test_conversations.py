@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from assistant.files import ROOT
+from assistant.files import ROOT, read_json_lines
 from assistant.sound.audio import SAMPLE_RATE
 from train.data.chinese_numbers import spell_chinese_numbers
+from train.data.manifest import read_manifest
 from train.labels import conversations
-from train.labels.conversations import clean, read_conversations
+from train.labels.conversations import clean
 from train.synthesis import engines
 
 EXAMPLES = ROOT / "assets" / "examples" / "conversations.json"
@@ -133,24 +134,28 @@ def test_the_examples_are_spoken_in_both_languages(
     assert f"| conversations | 20 | {english + chinese} | {english} | {chinese} |" in shown
     assert "dropped: none" in shown
 
-    manifest = tmp_path / "first" / "manifest.jsonl"
-    assert manifest.read_text("utf-8") == (tmp_path / "second" / "manifest.jsonl").read_text("utf-8")
-    entries = list(read_conversations(manifest))
-    for entry, source in zip(entries, dialogues, strict=True):
-        assert entry["id"] == source["id"] and entry["id"].startswith(entry["language"])
-        said, replies = entry["turns"][::2], entry["turns"][1::2]
+    for name in ("manifest.jsonl", "conversations.jsonl"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    clips = read_manifest(tmp_path / "first")
+    speakers = set()
+    for line, source in zip(read_json_lines(tmp_path / "first" / "conversations.jsonl"), dialogues, strict=True):
+        assert line["id"] == source["id"] and line["id"].startswith(line["language"])
+        said, replies = line["turns"][::2], line["turns"][1::2]
         assert [turn["reply"] for turn in replies] == [t["value"] for t in source["conversations"][1::2]]
-        assert len({turn["speaker"] for turn in said}) == 1
-        for turn in said:
-            clip = soundfile.info(turn["audio"])
-            assert clip.samplerate == SAMPLE_RATE and clip.duration == pytest.approx(turn["duration"], abs=1e-3)
-            words = len(turn["text"]) / 3 if entry["language"] == "chinese" else len(turn["text"].split())
-            assert 0.1 < turn["duration"] / words < 1.5
-            assert not any(character.isdigit() for character in turn["text"])
-            assert ("cmn" in turn["speaker"]) == (entry["language"] == "chinese")
-            other = tmp_path / "second" / Path(turn["audio"]).relative_to(tmp_path / "first")
-            assert other.read_bytes() == Path(turn["audio"]).read_bytes()
-    assert len({entry["turns"][0]["speaker"] for entry in entries}) > 6
+        spoken = [next(clips) for _ in said]
+        assert [clip["text"] for clip in spoken] == [turn["text"] for turn in said]
+        assert len({clip["speaker"] for clip in spoken}) == 1
+        speakers.add(spoken[0]["speaker"])
+        for clip in spoken:
+            found = soundfile.info(clip["audio"])
+            assert found.samplerate == SAMPLE_RATE and found.duration == pytest.approx(clip["duration"], abs=1e-3)
+            words = len(clip["text"]) / 3 if line["language"] == "chinese" else len(clip["text"].split())
+            assert 0.1 < clip["duration"] / words < 1.5
+            assert not any(character.isdigit() for character in clip["text"])
+            assert ("cmn" in clip["speaker"]) == (line["language"] == "chinese")
+            other = tmp_path / "second" / Path(clip["audio"]).relative_to(tmp_path / "first")
+            assert other.read_bytes() == Path(clip["audio"]).read_bytes()
+    assert next(clips, None) is None and len(speakers) > 6
 
 
 def test_what_was_spoken_is_kept_and_what_cannot_be_is_counted(
@@ -170,7 +175,8 @@ def test_what_was_spoken_is_kept_and_what_cannot_be_is_counted(
     run(monkeypatch, source, tmp_path / "out")
     assert sorted(spoken) == ["Be mute.", "Be mute.", "Good day."]
     assert "| two | 1 | 1 | 1 | 0 |" in capsys.readouterr().out
-    assert len(list(read_conversations(tmp_path / "out" / "manifest.jsonl"))) == 1
+    assert len(list(read_json_lines(tmp_path / "out" / "conversations.jsonl"))) == 1
+    assert [clip["text"] for clip in read_manifest(tmp_path / "out")] == ["Good day."]
 
 
 @pytest.mark.parametrize(

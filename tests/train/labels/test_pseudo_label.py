@@ -23,6 +23,7 @@ def label(monkeypatch: pytest.MonkeyPatch, folder: Path, clips: list[tuple[Path,
     return list(read_manifest(folder / "out" / "manifest.jsonl"))
 
 
+@pytest.mark.weights
 def test_speech_is_labelled_and_the_rest_is_dropped_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +39,7 @@ def test_speech_is_labelled_and_the_rest_is_dropped_by_name(
     assert "2 transcripts, 2 clips dropped" in said and "silent.wav" in said and "noise.wav" in said
 
 
+@pytest.mark.weights
 def test_what_follows_a_heading_and_a_pause_is_heard_and_a_clip_of_few_words_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

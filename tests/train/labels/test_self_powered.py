@@ -159,6 +159,7 @@ def texts(out: Path) -> list[tuple[str, str, str]]:
     return [(e["text"], e["instruction"], e["target"]) for e in read_manifest(out / "manifest.jsonl")]
 
 
+@pytest.mark.thorough
 def test_killed_and_started_again_it_writes_what_an_uninterrupted_run_writes(
     tmp_path: Path, writer: Path, whole: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_killed_and_started_again_it_writes_what_an_uninterrupted_run_writes(
     assert (out / "statistics.json").read_text() == (whole / "statistics.json").read_text()
 
 
+@pytest.mark.thorough
 def test_two_processes_write_what_one_writes(tmp_path: Path, writer: Path, whole: Path) -> None:
     launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]

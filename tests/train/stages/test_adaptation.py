@@ -116,6 +116,7 @@ def curve(out: Path) -> dict[int, dict[str, float]]:
     return steps
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed_is_uninterrupted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> None:
     step = kill_after_first_checkpoint(options(cache, tmp_path / "killed"), tmp_path / "killed")
     assert 0 < step < STEPS, "the process was not killed in the middle"
@@ -143,6 +144,7 @@ def same_connector(one: Path, other: Path, tolerance: float = 2e-3) -> bool:
     return all(torch.allclose(states[1][name], value, atol=tolerance) for name, value in states[0].items())
 
 
+@pytest.mark.thorough
 def test_two_processes_do_the_work_of_one_that_accumulates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_word_heard_once_is_spelt_with_what_is_heard_oftener() -> None:
     assert spelt(Labeller.from_texts(tokenizer, texts, ["window"]), "window") == ["Ġwindow"]
 
 
+@pytest.mark.weights
 def test_a_word_is_one_label_however_the_llm_writes_it() -> None:
     tokenizer = AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
     words = ["the", "sojourn", "egypt", "don't", "may"]
@@ -105,6 +106,7 @@ def test_a_word_is_one_label_however_the_llm_writes_it() -> None:
     )
 
 
+@pytest.mark.weights
 def test_a_chinese_character_is_a_label_and_the_llm_gets_its_own_tokens() -> None:
     tokenizer = AutoTokenizer.from_pretrained(llm_source("qwen2.5-coder-0.5b-instruct"))
     labeller = Labeller.from_texts(tokenizer, ["今天天气很好。", "今天 10 點，很好", "天气", "嗨"], ["call"])

@@ -293,6 +293,15 @@ def test_silence_is_answered_by_saying_so(recipe: Callable[..., TuningRecipe]) -
     assert no_speech_example("").spoken == [""]
 
 
+def test_conversations_are_learnt_reply_by_reply(recipe: Callable[..., TuningRecipe], tmp_path: Path) -> None:
+    turns = [{"text": TEXTS[0]}, {"reply": "Which one?"}, {"text": TEXTS[1]}, {"reply": "Done."}]
+    talks = write_lines(tmp_path / "conversations.jsonl", [{"turns": turns}])
+    objective = TuningObjective(recipe(conversations=(talks,), no_speech=0.0))
+    both = [example for example in objective._training if example.task == "conversation"]
+    assert [example.target for example in both] == ["Which one?", "Done."] and both[1].spoken == TEXTS[:2]
+    assert torch.isfinite(objective.model(**objective._batch(both, np.random.default_rng(0)))["loss"])
+
+
 def test_held_out_sentences_are_not_learnt(recipe: Callable[..., TuningRecipe], tmp_path: Path) -> None:
     text = next(f"open gate {n}" for n in range(1000) if held_out(f"open gate {n}"))
     features = tmp_path / "more"

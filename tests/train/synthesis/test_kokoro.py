@@ -30,6 +30,7 @@ def voices(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["jm_kumo", "jm_kumo*0.60+jf_alpha"])
+@pytest.mark.weights
 def test_whisper_understands_it(voices: dict[str, np.ndarray], name: str) -> None:
     samples = engines.speak(SPOKEN, "kokoro", {"name": name, "tempo": 1.0, "size": 1.0}, 1)
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)))
@@ -50,6 +51,7 @@ def test_chinese_is_told_in_sounds(text: str, said: str) -> None:
     assert mandarin.sounds(text) == said
 
 
+@pytest.mark.weights
 def test_whisper_understands_its_chinese(voices: dict[str, np.ndarray]) -> None:
     samples = engines.speak("我只知道他的名字。", "kokoro", {"name": "jf_alpha", "tempo": 1.0, "size": 1.0}, 1)
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)))

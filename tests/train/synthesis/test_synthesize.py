@@ -137,6 +137,7 @@ def test_held_out_text_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_p
 # The voices -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_same_command_writes_the_same_audio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str) -> None:
     write_texts(tmp_path / "a.jsonl", SENTENCES)
     for name in ("first", "second"):
@@ -189,6 +190,7 @@ def test_an_engine_that_says_nothing_gives_silence_not_noise(monkeypatch: pytest
     assert not engines.speak("", "mute", {"size": 1.0}, 1).any()
 
 
+@pytest.mark.thorough
 def test_every_drawn_voice_is_one_the_engine_has(engine: str) -> None:
     rng = random.Random(1)
     names = {engines.draw_voice(engine, rng)["name"] for _ in range(8)}
