@@ -13,6 +13,9 @@ from assistant.files import cache_directory
 MACHINE = threading.Lock()
 
 
+_loading = threading.Lock()
+
+
 def prepare() -> None:
     """Called once, by `import assistant`, before the libraries that look at these variables are imported."""
     # Nothing leaves this machine: these libraries may report usage unless told not to.
@@ -21,6 +24,16 @@ def prepare() -> None:
     )
     # Gradio decides on import where it puts folders that it may never use; nothing is written outside the cache.
     os.environ.setdefault("GRADIO_TEMP_DIR", str(cache_directory() / "gradio"))
+
+
+@contextmanager
+def loading_with_transformers() -> Iterator[None]:
+    """Within this block transformers loads a model, for one thread at a time, without its bar for every tensor."""
+    from transformers.utils import logging
+
+    with _loading:
+        logging.disable_progress_bar()
+        yield
 
 
 @contextmanager

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from assistant.latency import StageClock
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
 from assistant.model.weights import WeightsError, llm_source, registry
+from assistant.process import loading_with_transformers
 
 MAX_REPLY = 256  # tokens
 CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
@@ -216,9 +216,6 @@ class LLM:
                     module.enable_adapters(on)
 
 
-_quiet = threading.Lock()
-
-
 def load_llm(
     name: str,
     precision: str = "auto",
@@ -244,8 +241,7 @@ def load_llm(
     if precision == "int8" and device.type != "cpu":
         raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
     source = llm_source(name)
-    with _quiet:
-        transformers_logging.disable_progress_bar()
+    with loading_with_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
