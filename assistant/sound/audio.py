@@ -3,11 +3,14 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 import torch
+
+from assistant.files import exists, printable
 
 SAMPLE_RATE = 16_000  # samples per second, what Whisper was trained on
 MIN_DURATION = 0.3  # seconds; shorter than any word worth answering
@@ -54,31 +57,37 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     AudioError
         The file is missing, empty, too large, too long or not audio.
     """
-    if isinstance(source, bytes):
-        name, size = "recording", len(source)
-    else:
-        path = Path(source)
-        name = path.name
-        if not path.is_file():
-            raise AudioError(f"{source} does not exist or is not a file. Check the path.")
-        size = path.stat().st_size
+    if not isinstance(source, bytes):
+        path, name = Path(source), printable(Path(source).name)
+        if not (exists(path) and path.is_file()):
+            raise AudioError(f"{printable(source)} does not exist or is not a file. Check the path.")
+        try:  # opened here: to decoders a name such as `-` or `concat:x` means something else than a file
+            with path.open("rb") as file:
+                return _decode(file, path.stat().st_size, name)
+        except OSError as error:
+            raise AudioError(f"{name} cannot be read: {error.strerror or error}. Check who may read it.") from error
+    return _decode(io.BytesIO(source), len(source), "recording")
+
+
+def _decode(content: BinaryIO, size: int, name: str) -> tuple[np.ndarray, int]:
     if size == 0:
         raise AudioError(f"{name} is empty (0 bytes). Record it again.")
     if size > MAX_FILE_SIZE:
         raise AudioError(f"{name} is {size / 2**20:.0f} MB; at most {MAX_FILE_SIZE / 2**20:.0f} MB can be read.")
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+        with soundfile.SoundFile(content) as file:
             _refuse_long(file.frames / file.samplerate, name)
             return file.read(dtype="float32"), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError):
-        return _load_with_av(source, name)
+        content.seek(0)
+        return _load_with_av(content, name)
 
 
-def _load_with_av(source: str | Path | bytes, name: str) -> tuple[np.ndarray, int]:
+def _load_with_av(content: BinaryIO, name: str) -> tuple[np.ndarray, int]:
     import av
 
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r") as container:
+        with av.open(content, mode="r") as container:
             stream = container.streams.audio[0]
             if not stream.rate:  # a name like .flac was enough to take a few bytes of text for sound
                 raise ValueError("no sample rate")
@@ -163,7 +172,7 @@ class LiveResampler:
 def load_utterance(source: str | Path) -> Utterance:
     """Decode and check one file; see `load_audio` and `prepare` for what can go wrong."""
     samples, rate = load_audio(source)
-    return prepare(samples, rate, Path(source).name)
+    return prepare(samples, rate, printable(Path(source).name))
 
 
 def log_mel(samples: np.ndarray | torch.Tensor, mels: int) -> torch.Tensor:
