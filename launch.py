@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from assistant.commands import doctor, environment
 from assistant.commands.command_line import MODEL_OPTIONS, as_files, parser, user
-from assistant.files import ROOT, SAMPLES, matching, printable
+from assistant.files import ROOT, SAMPLES, cache_directory, matching, printable
 from assistant.lanes.names import LANES, typed
+from assistant.process import folder_of_our_own, temporary_files_in
 from assistant.system_packages import chromium_advice
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def talk(options: argparse.Namespace) -> int:
     print("Loading the models…", file=sys.stderr, flush=True)
     named = {name: getattr(options, name) for name in ("push_to_talk", "barge_in", "device", "output_device")}
     wanted = conversation.TalkOptions(instruction=options.instruction or "", **named)
-    conversation.Talk(load_lanes(options), voice, wanted).run()
+    with folder_of_our_own(cache_directory(), "visitors-") as folder, temporary_files_in(folder):  # voices write files
+        conversation.Talk(load_lanes(options), voice, wanted).run()
     return DONE
 
 

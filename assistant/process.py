@@ -17,6 +17,7 @@ from assistant.files import cache_directory
 # Held while a lane works: two visitors, or two lanes, would otherwise be timed while they slow each other down.
 MACHINE = threading.Lock()
 
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 ALIVE = "alive"  # the file in a folder of our own that its process keeps locked
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # never behind a proxy
 NO_PROXY = dict.fromkeys(("no_proxy", "NO_PROXY"), "*")
@@ -169,10 +170,9 @@ def _lock(path: Path) -> IO[bytes]:
 @contextmanager
 def _signals_end_the_block() -> Iterator[None]:
     """Within this block a signal that would end the process at once raises SystemExit in the main thread instead."""
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    ours = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]  # `nohup` stays in force
     if threading.current_thread() is not threading.main_thread():
-        known = []  # only that one may say what signals do
-    ours = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]  # `nohup` stays in force
+        ours = []  # only that one may say what signals do
 
     def end(number: int, frame: FrameType | None) -> None:
         for one in ours:
@@ -185,4 +185,11 @@ def _signals_end_the_block() -> Iterator[None]:
         yield
     finally:
         for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def let_signals_kill() -> None:
+    """From now on a signal ends this process at once: where the main thread is not Python's, it would wait for ever."""
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

@@ -5,7 +5,7 @@ import importlib.util
 import threading
 import webbrowser
 
-from assistant.process import way_out
+from assistant.process import let_signals_kill, way_out
 from ui.serving import Show
 from ui.texts import ENGLISH
 
@@ -54,6 +54,7 @@ def in_window() -> Show:
                 window.destroy()
 
         threading.Thread(target=close_when_over, daemon=True).start()
+        let_signals_kill()  # the toolkit's loop hears none; what is left is put away at the next start
         try:
             webview.start(user_agent="Earshot", private_mode=True)
         except webview.WebViewException as error:
