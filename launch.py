@@ -16,18 +16,17 @@ import json
 import os
 import socket
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assistant.commands import doctor, environment
-from assistant.commands.command_line import MODEL_OPTIONS, parser, user
-from assistant.files import ROOT, SAMPLES
+from assistant.commands.command_line import MODEL_OPTIONS, as_files, parser, user
+from assistant.files import ROOT, SAMPLES, cache_directory, matching, printable
 from assistant.lanes.names import LANES, typed
+from assistant.process import folder_of_our_own, temporary_files_in
 from assistant.system_packages import chromium_advice
 
 if TYPE_CHECKING:
     from assistant.lanes.lane import Lane
-    from assistant.sound.audio import Utterance
 
 DONE, OUR_FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["test"]:  # everything after it belongs to pytest
             return test(arguments[1:])
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(as_files(arguments))
         if options.command != "doctor":
             environment.ensure(["runtime"], ROOT / "launch.py", arguments)
         return {"ask": ask, "talk": talk, "bench": bench, "doctor": diagnose, None: page}[options.command](options)
@@ -106,28 +105,22 @@ def ask(options: argparse.Namespace) -> int:
     from assistant.commands.ask import as_object, tell
     from assistant.sound.audio import AudioError, load_utterance
 
-    clips: list[tuple[Path, Utterance]] = []
+    lanes: dict[str, Lane] = {}
     problems = 0
-    for path in options.audio:  # all are looked at before the models are loaded
+    instruction = options.instruction or None
+    for path in (path for given in options.audio for path in matching(given)):  # one is held at a time
         try:
-            clips.append((path, load_utterance(path)))
-        except AudioError as error:
-            print(error, file=sys.stderr)
-            problems += 1
-    if not clips:
-        return BAD_INPUT
-    with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not get between the JSON lines
-        lanes = load_lanes(options)
-    for path, utterance in clips:
-        try:
-            if options.json:
-                with contextlib.redirect_stdout(sys.stderr):
-                    answer = as_object(path, utterance, options.instruction or None, lanes)
-                print(json.dumps(answer, ensure_ascii=False), flush=True)
+            utterance = load_utterance(path)
+            with contextlib.redirect_stdout(sys.stderr):  # libraries that print must not get between the JSON lines
+                lanes = lanes or load_lanes(options)  # not before there is something to answer
+                answer = as_object(path, utterance, instruction, lanes) if options.json else None
+            if answer is None:
+                tell(path, utterance, instruction, lanes)
             else:
-                tell(path, utterance, options.instruction or None, lanes)
+                print(printable(json.dumps(answer, ensure_ascii=False)), flush=True)
         except AudioError as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            said, where = printable(error), printable(path)
+            print(said if where in said else f"{where}: {said}", file=sys.stderr)
             problems += 1
     return BAD_INPUT if problems else DONE
 
@@ -150,7 +143,8 @@ def talk(options: argparse.Namespace) -> int:
     print("Loading the models…", file=sys.stderr, flush=True)
     named = {name: getattr(options, name) for name in ("push_to_talk", "barge_in", "device", "output_device")}
     wanted = conversation.TalkOptions(instruction=options.instruction or "", **named)
-    conversation.Talk(load_lanes(options), voice, wanted).run()
+    with folder_of_our_own(cache_directory(), "visitors-") as folder, temporary_files_in(folder):  # voices write files
+        conversation.Talk(load_lanes(options), voice, wanted).run()
     return DONE
 
 
@@ -161,7 +155,7 @@ def bench(options: argparse.Namespace) -> int:
 
     load = benchmark.load_average()
     try:
-        paths = benchmark.find_clips(options.folder)
+        paths = [clip for given in options.clips for found in matching(given) for clip in benchmark.find_clips(found)]
         with contextlib.redirect_stdout(sys.stderr):
             lanes = load_lanes(options)
             from assistant.lanes.loading import precision_in_words
@@ -232,7 +226,7 @@ def free_port(host: str, first: int) -> int:
 
 
 def _progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def _local(host: str) -> bool:

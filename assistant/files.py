@@ -1,5 +1,9 @@
-"""The project's folders, and the one way to write a file whole and to read and write JSON lines. Standard library."""
+"""The project's folders, files by name, and the one way to write a file whole and to read and write JSON lines.
 
+Standard library only.
+"""
+
+import glob
 import gzip
 import json
 import os
@@ -26,6 +30,35 @@ def cache_directory() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return base / "earshot"
+
+
+def matching(given: str | Path) -> list[Path]:
+    """What was meant: `given` itself when it is there, else the files and folders it stands for as a pattern, sorted.
+
+    The shell of Windows leaves `*.wav` as it is. A file that is really called `take[1].wav` is taken at its word, and
+    so is its folder. What matches nothing comes back as it was given, for whoever opens it to say so.
+    """
+    path = Path(given)
+    if exists(path) or not glob.has_magic(str(given)):
+        return [path]
+    there = next(parent for parent in path.parents if exists(parent))
+    pattern = str(path.relative_to(there))
+    found = glob.glob(pattern, root_dir=there, recursive=True)  # noqa: PTH207  # pathlib's finds hidden files, too
+    return [there / name for name in sorted(found)] or [path]
+
+
+def exists(path: Path) -> bool:
+    """Whether something has this name; False, where pathlib raises, for names that nothing can have."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def printable(text: object) -> str:
+    """Text on one line that no terminal obeys: other characters become the escapes that JSON has for them."""
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in str(text))
 
 
 @contextmanager

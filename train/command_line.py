@@ -2,9 +2,13 @@
 
 import argparse
 import contextlib
+import glob
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from assistant.files import matching
 from assistant.model.checkpoint import CheckpointError
 from assistant.model.weights import WeightsError
 
@@ -14,6 +18,15 @@ def command_line(description: str | None, out: str = "", required: bool = True) 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=required, help=out or "folder for what is written")
     return parser
+
+
+class Files(argparse.Action):
+    """For arguments that take several files: a pattern that the shell left as it is becomes the files it means."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Put what was meant in the place of what was given, as what it was given as."""
+        meant = [[value] if not glob.has_magic(str(value)) else map(type(value), matching(value)) for value in values]
+        setattr(namespace, self.dest, list(itertools.chain(*meant)))
 
 
 @contextlib.contextmanager

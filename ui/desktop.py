@@ -5,6 +5,7 @@ import importlib.util
 import threading
 import webbrowser
 
+from assistant.process import let_signals_kill, way_out
 from ui.serving import Show
 from ui.texts import ENGLISH
 
@@ -22,7 +23,8 @@ def in_browser(opened: bool) -> Show:
     def show(url: str, over: threading.Event) -> None:
         print(f"Earshot answers at {url} (Ctrl-C stops it).", flush=True)
         if opened:
-            webbrowser.open(url)
+            with way_out():  # a browser that starts now stays, and has other places to go to
+                webbrowser.open(url)
         while not over.wait(3600):
             pass
 
@@ -52,6 +54,7 @@ def in_window() -> Show:
                 window.destroy()
 
         threading.Thread(target=close_when_over, daemon=True).start()
+        let_signals_kill()  # the toolkit's loop hears none; what is left is put away at the next start
         try:
             webview.start(user_agent="Earshot", private_mode=True)
         except webview.WebViewException as error:

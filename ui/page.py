@@ -17,7 +17,7 @@ from ui.machine import Machine
 from ui.texts import ENGLISH, TEXTS, Texts
 from ui.visit import Visits, Voices, Wishes
 
-KEEP = 3600  # seconds after which the files that passed through Gradio are deleted from this machine
+KEEP, SWEEP = 600, 60  # seconds after which files that passed through Gradio are deleted, and between two looks
 
 COMMON: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Never kept waiting by Gradio, yet queued: only a queued listener streams, and notices a visitor who leaves. The
@@ -37,7 +37,7 @@ def build_page(machine: Machine, visits: Visits, voices: Voices, samples: Path) 
     clips = read_samples(samples)
     if clips:
         gr.set_static_paths([samples])
-    with gr.Blocks(title=ENGLISH.title, analytics_enabled=False, delete_cache=(KEEP, KEEP)) as page:
+    with gr.Blocks(title=ENGLISH.title, analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         layout = Layout(hardware(), clips)
         _Page(page, Answering(machine, visits, voices, layout))
     return page

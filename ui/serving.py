@@ -2,11 +2,8 @@
 
 import contextlib
 import functools
-import shutil
 import ssl
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,7 @@ import gradio as gr
 
 from assistant.files import ASSETS, cache_directory
 from assistant.lanes.lane import Lane
-from assistant.process import temporary_files_in
+from assistant.process import folder_of_our_own, temporary_files_in, way_out
 from assistant.voice.tts import load_voice
 from ui.live import add_live_routes
 from ui.machine import Machine
@@ -27,7 +24,6 @@ from ui.visit import MOST, Visits, Voices
 MAX_UPLOAD = 50 * 2**20  # bytes; two minutes of the best microphone are 46 MB
 WAITING = 32  # requests that Gradio itself may hold
 THREADS = 96  # for visitors: one for each who is hands-free or waits, and some for the quick things
-FORGOTTEN = 24 * 3600  # seconds after which a folder that a killed server left behind is deleted
 
 
 class ServingError(RuntimeError):
@@ -95,27 +91,28 @@ def launch(machine: Machine, voices: Voices, samples: Path, address: Address) ->
         check_certificate(address.certificate, address.key)
     visits = Visits(machine)
     page = build_page(machine, visits, voices, samples)
-    page.queue(default_concurrency_limit=1, max_size=WAITING, api_open=False).launch(
-        server_name=address.host,
-        server_port=address.port,
-        share=address.share,
-        auth=[address.user] if address.user else None,
-        auth_message=ENGLISH.tagline,
-        **secure,
-        theme=gr.themes.Base(
-            primary_hue="blue", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=monospace
-        ),
-        head=f"<style>{style}</style><script>{script}</script>",
-        footer_links=[],
-        run_history=False,  # it would keep what was said in the browser's storage
-        max_file_size=MAX_UPLOAD,
-        state_session_capacity=MOST,
-        max_threads=THREADS,
-        ssr_mode=False,
-        show_error=False,
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    with way_out() if address.share else contextlib.nullcontext():
+        page.queue(default_concurrency_limit=1, max_size=WAITING, api_open=False).launch(
+            server_name=address.host,
+            server_port=address.port,
+            share=address.share,
+            auth=[address.user] if address.user else None,
+            auth_message=ENGLISH.tagline,
+            **secure,
+            theme=gr.themes.Base(
+                primary_hue="blue", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=monospace
+            ),
+            head=f"<style>{style}</style><script>{script}</script>",
+            footer_links=[],
+            run_history=False,  # it would keep what was said in the browser's storage
+            max_file_size=MAX_UPLOAD,
+            state_session_capacity=MOST,
+            max_threads=THREADS,
+            ssr_mode=False,
+            show_error=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     add_live_routes(page.server_app, visits)
     if address.share and not page.share_url:
         page.close(verbose=False)
@@ -138,14 +135,5 @@ def check_certificate(certificate: Path, key: Path) -> None:
 @contextlib.contextmanager
 def visitors_folder() -> Iterator[Path]:
     """The one place where visitors' recordings are written, within the cache; gone when the server is."""
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    for old in cache.glob("visitors-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > FORGOTTEN:
-                shutil.rmtree(old, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="visitors-", dir=cache, ignore_cleanup_errors=True) as folder,
-        temporary_files_in(Path(folder)),
-    ):
-        yield Path(folder)
+    with folder_of_our_own(cache_directory(), "visitors-") as folder, temporary_files_in(folder):
+        yield folder

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from assistant.files import printable
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Heard, Lane, Reply, TextDelta, as_record
 from assistant.lanes.names import HEARD_AS, typed
@@ -22,7 +23,7 @@ def as_object(path: Path, clip: Utterance, instruction: str | None, lanes: dict[
 
 def tell(path: Path, clip: Utterance, instruction: str | None, lanes: dict[str, Lane]) -> None:
     """One clip's answers as they come, each with where its time went. Raises AudioError as `as_object` does."""
-    print(f"{path} ({clip.duration:.1f} s)")
+    print(f"{printable(path)} ({clip.duration:.1f} s)")
     for name, lane in lanes.items():
         print(f"\n{typed(name)}")
         for chunk in lane.answer(Turn.spoken(clip, instruction)):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from assistant.commands.open_microphone import answer_spoken
-from assistant.files import read_json_lines
+from assistant.files import exists, printable, read_json_lines
 from assistant.lanes.comparison import GAP, RATIO_TERMS, Measurement, summary
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Lane
@@ -42,15 +42,19 @@ def load_average() -> float | None:
 
 
 def find_clips(folder: Path) -> list[Path]:
-    """The clips named by `manifest.jsonl` in the folder, or else every audio file below it.
+    """The clips named by `manifest.jsonl` in the folder, or else every audio file below it; a file is its own clip.
 
     Raises
     ------
     AudioError
-        No such folder, no clip in it, or a manifest that cannot be read.
+        No such file or folder, no clip in it, or a manifest that cannot be read.
     """
-    if not folder.is_dir():
-        raise AudioError(f"{folder} is not a folder. Give one that holds audio files or a manifest.jsonl.")
+    if not exists(folder):
+        raise AudioError(
+            f"{printable(folder)} does not exist. Give audio files, or folders that hold some or a manifest.jsonl."
+        )
+    if folder.is_file():
+        return [folder]
     manifest = folder / "manifest.jsonl"
     if manifest.is_file():
         try:

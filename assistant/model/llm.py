@@ -269,13 +269,13 @@ def load_llm(
     if precision == "int8" and device.type != "cpu":
         raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
     source = llm_source(name)
-    with loading_with_transformers():
+    with loading_with_transformers(source):
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
             dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:  # the last for a kind of proxy that its client lacks
             first = str(error).splitlines()[0]
             raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
     if not tokenizer.chat_template:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from assistant.files import ASSETS, cache_directory
 from assistant.model.conversion import CONVERTERS, WeightsError
+from assistant.process import folder_of_our_own, way_out
 
 REGISTRY = ASSETS / "models.toml"
 CHUNK = 1 << 22  # bytes read at a time
@@ -96,7 +96,8 @@ def _hub_whisper(name: str) -> ModelFile:
         raise unknown
     repository = f"Systran/faster-{name}"
     try:
-        files = HfApi().model_info(repository, files_metadata=True).siblings or []
+        with way_out():
+            files = HfApi().model_info(repository, files_metadata=True).siblings or []
     except Exception as error:  # see _from_hub
         raise WeightsError(f"{unknown} The hub did not answer for {repository}: {type(error).__name__}.") from error
     stored = {file.rfilename: file.lfs for file in files if file.lfs}
@@ -110,9 +111,8 @@ def _hub_whisper(name: str) -> ModelFile:
 def _staging(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, gone afterwards; disk errors become one clear message."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with folder_of_our_own(target.parent, ".partial-") as folder:
+            yield folder
     except OSError as error:
         raise WeightsError(
             f"Cannot write model files below {target.parent}: {error}. Free some disk space (about 2 GB are "
@@ -192,7 +192,8 @@ def _from_hub(model: ModelFile, staging: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(model.hub["repository"], model.hub["file"], local_dir=staging / "hub"))
+        with way_out():
+            return Path(hf_hub_download(model.hub["repository"], model.hub["file"], local_dir=staging / "hub"))
     except Exception as error:  # the hub client raises a dozen unrelated types when it cannot be reached
         raise _Unavailable(f"{type(error).__name__} for {model.hub['repository']}") from error
 

@@ -7,6 +7,7 @@ import numpy as np
 import soxr
 import torch
 
+from assistant.files import exists, printable
 from assistant.sound.channels import Mixer
 from assistant.sound.decoding import NotAudio, TooLong, decode, floats
 
@@ -56,15 +57,14 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
     if isinstance(source, bytes):
         name, data = "recording", source
     else:
-        path = Path(source)
-        name = path.name
-        if not path.is_file():
-            raise AudioError(f"{source} does not exist or is not a file. Check the path.")
-        _refuse_large(path.stat().st_size, name)
-        try:
-            data = path.read_bytes()  # the decoder gets no name that it could take for an address or a pattern
+        path, name = Path(source), printable(Path(source).name)
+        if not (exists(path) and path.is_file()):
+            raise AudioError(f"{printable(source)} does not exist or is not a file. Check the path.")
+        try:  # read here: to decoders a name such as `-` or `concat:x` means something else than a file
+            _refuse_large(path.stat().st_size, name)
+            data = path.read_bytes()
         except OSError as error:
-            raise AudioError(f"{name} cannot be read: {error.strerror}. Check who may read it.") from error
+            raise AudioError(f"{name} cannot be read: {error.strerror or error}. Check who may read it.") from error
     _refuse_large(len(data), name)
     if not data:
         raise AudioError(f"{name} is empty (0 bytes). Record it again.")

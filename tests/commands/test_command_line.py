@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.latency import TERMS, Latency
 from assistant.model.weights import WeightsError
+from assistant.sound import audio
 from assistant.sound.audio import AudioError, Utterance
 
 
@@ -133,6 +135,59 @@ def test_ask_without_any_usable_clip_never_loads_the_models(
     shown = capsys.readouterr().err
     assert "silent.wav is silent" in shown
     assert "missing.wav does not exist" in shown
+
+
+def test_ask_takes_files_whatever_they_are_called(
+    tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["-take.wav", "take[1].wav", "two\nlines\u2028.wav", "会议 10:15.wav"]
+    for name in names:
+        clip(tmp_path / name)
+    assert launch.main(["ask", *names, "--json", "--lane", "cascade"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["audio"] for line in lines] == names
+    assert launch.main(["ask", names[2], "--lane", "cascade"]) == 0
+    assert "two\\nlines\\u2028.wav (1.0 s)" in capsys.readouterr().out
+
+
+def test_ask_expands_a_pattern_and_names_the_one_that_matches_nothing(
+    tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("b.wav", "a.wav", "c.flac"):
+        clip(tmp_path / name)
+    given = ["ask", str(tmp_path / "*.wav"), str(tmp_path / "*.opus"), str(tmp_path / "c.flac"), "--lane", "cascade"]
+    assert launch.main(given) == 2
+    assert journal == ["cascade a.wav", "cascade b.wav", "cascade c.flac"]
+    (said,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "*.opus does not exist" in said
+
+
+def test_ask_holds_one_clip_at_a_time(
+    tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand files are opened as they are answered; a bad one among them costs its own answer alone."""
+    held: weakref.WeakSet[Utterance] = weakref.WeakSet()
+    most = 0
+
+    def load(path: Path) -> Utterance:
+        nonlocal most
+        journal.append(f"opened {path.name}")
+        if path.name.endswith("7"):
+            raise AudioError(f"{path.name} is not audio that can be read.")
+        utterance = Utterance(np.full(16_000, 0.1, np.float32), name=path.name)
+        held.add(utterance)
+        most = max(most, len(held))
+        return utterance
+
+    monkeypatch.setattr(audio, "load_utterance", load)
+    monkeypatch.setattr(Utterance, "__hash__", object.__hash__)
+    names = [f"{number:04}" for number in range(1000)]
+    assert launch.main(["ask", *names, "--json", "--lane", "cascade"]) == 2
+    shown = capsys.readouterr()
+    assert [json.loads(line)["audio"] for line in shown.out.splitlines()] == [one for one in names if one[-1] != "7"]
+    assert journal[:4] == ["opened 0000", "cascade 0000", "opened 0001", "cascade 0001"]
+    assert shown.err.count("is not audio") == 100 and most <= 2
 
 
 # errors -----------------------------------------------------------------------------------------------------------
@@ -295,6 +350,16 @@ def test_bench_reports_and_skips_what_cannot_be_read_or_answered(
     assert (result["clips"], result["skipped"]) == (1, 2)
     assert "broken.wav" in said
     assert "mumble.wav, cascade: No words" in said
+
+
+def test_bench_takes_files_and_patterns_of_folders(
+    tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("set1/a.wav", "set2/b.wav", "c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        clip(tmp_path / name)
+    _, result, _ = bench(capsys, str(tmp_path / "set*"), str(tmp_path / "c.wav"), "--lane", "cascade")
+    assert result["clips"] == 3
 
 
 def test_bench_follows_the_manifest(tmp_path: Path, journal: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,11 @@
 
 import os
 import pickle
+import signal
 import ssl
 import subprocess
 import sys
 import threading
-import time
 import types
 import urllib.error
 import urllib.request
@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
 
 import launch
+from assistant.files import ROOT, SAMPLES
 from assistant.lanes.anticipation import Anticipation
 from assistant.lanes.dialogue import Dialogue, Said, Turn
 from assistant.lanes.lane import Chunks, Heard, Lane, Reply, TextDelta
@@ -237,14 +239,46 @@ def test_models_that_do_not_load_close_the_page_and_leave_nothing(
     assert len(shown) == 1 and list((tmp_path / "cache").iterdir()) == []
 
 
-def test_recordings_that_a_killed_server_left_behind_are_deleted_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+PAGE = """
+import sys, threading
+from pathlib import Path
+from ui import desktop, serving
+
+def load():
+    threading.Event().wait()
+
+serving.serve(load, Path("assets/samples"), serving.Address(port=int(sys.argv[1])), desktop.in_browser(False))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("number", "proxy"),
+    [
+        (signal.SIGTERM, {"ALL_PROXY": "socks5://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}),
+        (signal.SIGHUP, {"all_proxy": "socks://127.0.0.1:9", "SSL_CERT_FILE": "/nowhere.pem"}),
+        (signal.SIGINT, {"https_proxy": "::nonsense::", "no_proxy": "example.com"}),
+    ],
+)
+def test_the_page_opens_behind_any_proxy_and_leaves_no_recording(
+    tmp_path: Path, number: signal.Signals, proxy: dict[str, str]
 ) -> None:
-    monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path))
-    for name, age in (("visitors-old", 2 * serving.FORGOTTEN), ("visitors-running", 60), ("whisper", 9e6)):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    with serving.visitors_folder() as folder:
-        assert folder.parent == tmp_path and folder.is_dir()
-        assert not (tmp_path / "visitors-old").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["visitors-running", "whisper"]
+    cache, port = tmp_path / "cache", free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"EARSHOT_CACHE": str(cache), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)} | proxy
+    command = [sys.executable, "-c", PAGE, str(port)]
+    page = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert page.stdout is not None and f"http://127.0.0.1:{port}/" in page.stdout.readline()
+        api = f"http://127.0.0.1:{port}/gradio_api/upload"
+        with (SAMPLES / "capital.flac").open("rb") as file:
+            uploaded = Path(httpx.post(api, files={"files": ("said.flac", file)}, timeout=30).json()[0])
+        (folder,) = cache.glob("visitors-*")
+        assert uploaded.is_relative_to(folder) and uploaded.is_file()
+        assert folder.stat().st_mode & 0o077 == 0  # whatever lies below it is closed to others with it
+    finally:
+        page.send_signal(number)
+        page.wait(30)
+    assert list(cache.glob("visitors-*")) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -8,6 +8,7 @@ from typing import Any
 import soundfile
 
 from assistant.files import whole
+from assistant.process import way_out
 from train.data.manifest import read_manifest, refuse_held_out
 
 AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
@@ -90,7 +91,8 @@ def _data_set(source: str, store: Path) -> Iterator[dict[str, Any]]:
             loaded = datasets.load_from_disk(name)
             rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
         else:
-            rows = datasets.load_dataset(name, configuration or None, split=split)
+            with way_out():
+                rows = datasets.load_dataset(name, configuration or None, split=split)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise UtteranceError(f"{source} is no file or folder, and `datasets` cannot load it: {first}") from error

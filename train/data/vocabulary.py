@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wordfreq import top_n_list
 
-from train.command_line import command_line, told
+from train.command_line import Files, command_line, told
 from train.data.manifest import refuse_held_out
 from train.data.sentences import read_sentences, write_sentences
 from train.data.spoken_form import spoken_form
@@ -41,7 +41,9 @@ def missing_sentences(sentences: Sequence[str], words: Sequence[str], least: int
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__, "JSON lines that train.synthesis.synthesize reads")
-    parser.add_argument("text", type=Path, nargs="+", help="what is spoken already: manifests, or text sets")
+    parser.add_argument(
+        "text", type=Path, nargs="+", action=Files, help="what is spoken already: manifests, or text sets"
+    )
     parser.add_argument("--words", type=int, default=40_000, help="how many of the most frequent words count")
     parser.add_argument("--least", type=int, default=10, help="times each is to be said")
     parser.add_argument("--seed", type=int, default=1)

@@ -22,7 +22,7 @@ from assistant.model.speech_encoder import load_whisper
 from assistant.model.speech_lm import load_reader
 from assistant.model.transcriber import Transcriber
 from assistant.sound.audio import load_utterance
-from train.command_line import command_line, told
+from train.command_line import Files, command_line, told
 from train.data.manifest import read_manifest
 from train.questions.bootstrap import ratio
 from train.questions.measures import word_errors
@@ -37,7 +37,9 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__, "every clip's reference and readings, JSON lines", required=False)
-    parser.add_argument("sets", type=Path, nargs="+", help="manifests, or folders that hold a manifest.jsonl")
+    parser.add_argument(
+        "sets", type=Path, nargs="+", action=Files, help="manifests, or folders that hold a manifest.jsonl"
+    )
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--limit", type=int, help="use the first N clips of each set")
     parser.add_argument("--skip-whisper", action="store_true", help="leave out Whisper's own word error rate")

@@ -29,7 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 from assistant.files import write_json_lines
-from train.command_line import command_line
+from train.command_line import Files, command_line
 from train.data.manifest import refuse_held_out, write_manifest
 from train.data.spoken_form import spell_numbers
 from train.labels.target_filters import REFUSAL, language_of
@@ -175,7 +175,7 @@ def _line(conversation: UsableDialogue, clips: list[dict[str, Any]]) -> dict[str
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
-    parser.add_argument("dialogues", type=Path, nargs="+", help="ShareGPT-style JSON files")
+    parser.add_argument("dialogues", type=Path, nargs="+", action=Files, help="ShareGPT-style JSON files")
     parser.add_argument("--limit", type=int, help="only the first dialogues of each file")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count())

@@ -32,7 +32,7 @@ from assistant.model.completion import Completion, complete
 from assistant.model.llm import LLM, load_llm
 from assistant.model.prompt import user_turn
 from assistant.model.weights import WeightsError
-from train.command_line import command_line
+from train.command_line import Files, command_line
 from train.data.manifest import write_manifest
 from train.data.utterances import read_utterances
 from train.labels.instructions import INSTRUCTIONS, InstructionPool, Task
@@ -143,7 +143,7 @@ def table(figures: dict[str, Any]) -> str:
 
 def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = command_line(__doc__)
-    parser.add_argument("source", nargs="+", help="manifests, folders, or Hugging Face data sets")
+    parser.add_argument("source", nargs="+", action=Files, help="manifests, folders, or Hugging Face data sets")
     parser.add_argument("--limit", type=int, help="only the first utterances, for a quick look")
     parser.add_argument("--each", type=int, default=1, help="tasks for each utterance")
     parser.add_argument("--instructions", type=Path, default=INSTRUCTIONS, help="folder of task files")

@@ -14,7 +14,7 @@ import torch
 
 from assistant.model.checkpoint import CheckpointConfig, CheckpointError, read_config, read_connector, write_checkpoint
 from assistant.model.connector import Connector
-from train.command_line import command_line, told
+from train.command_line import Files, command_line, told
 
 
 def average(folders: Sequence[Path]) -> tuple[CheckpointConfig, Connector]:
@@ -43,7 +43,7 @@ def average(folders: Sequence[Path]) -> tuple[CheckpointConfig, Connector]:
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="+")
+    parser.add_argument("checkpoint", type=Path, nargs="+", action=Files)
     arguments = parser.parse_args()
     with told():
         write_checkpoint(arguments.out, *average(arguments.checkpoint))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from assistant.files import cache_directory, whole
+from assistant.process import way_out
 from train.data.spoken_form import CHINESE
 from train.synthesis import mandarin
 
@@ -108,7 +109,7 @@ def _voices() -> dict[str, np.ndarray]:
     archive = cache_directory() / VOICES_URL.rpartition("/")[2]
     if not archive.exists():
         try:
-            with urllib.request.urlopen(VOICES_URL, timeout=60) as response:
+            with way_out(), urllib.request.urlopen(VOICES_URL, timeout=60) as response:
                 content = response.read()
         except OSError as error:
             raise OSError(f"Kokoro's voices cannot be fetched from {VOICES_URL} ({error}).") from error

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from assistant.files import whole
 from assistant.sound.audio import SAMPLE_RATE
-from train.command_line import command_line, told
+from train.command_line import Files, command_line, told
 from train.data.manifest import refuse_held_out, write_manifest
 from train.data.sentences import SENTENCES, read_sentences
 from train.data.spoken_form import spell_numbers
@@ -75,7 +75,9 @@ def plan(
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
-    parser.add_argument("text", type=Path, nargs="+", help="text sets: JSON lines files or folders of them")
+    parser.add_argument(
+        "text", type=Path, nargs="+", action=Files, help="text sets: JSON lines files or folders of them"
+    )
     parser.add_argument("--count", type=int, default=30_000, help="sentences to speak")
     parser.add_argument("--language", default="english", choices=list(SENTENCES))
     parser.add_argument("--engines", help="engine=share, comma separated, as in hibari=0.55,flite=0.3,espeak=0.15")
