@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from assistant.latency import StageClock
+from assistant.model.detokeniser import Detokeniser
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
 from assistant.model.weights import WeightsError, llm_source, registry
@@ -107,18 +108,16 @@ class LLM:
             logits, cache = self._prefill(prompt, memory)
         ends = self.end_tokens
         tokens: list[int] = []
-        shown = ""
+        text = Detokeniser(self.tokenizer)
         try:
             while len(tokens) < max_tokens and not (stop and stop.is_set()):
                 token = int(logits.argmax())
                 if token in ends:
                     break
                 tokens.append(token)
-                text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-                piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
+                piece = text.add(token)
                 clock.token(shown=bool(piece))
                 if piece:
-                    shown = text
                     yield piece
                 step = torch.tensor([[token]], device=self.device)
                 logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
