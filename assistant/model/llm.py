@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from assistant.latency import StageClock
+from assistant.model.decoder import lean, new_cache
 from assistant.model.detokeniser import Detokeniser
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
@@ -139,7 +140,7 @@ class LLM:
             memory = copy.deepcopy(prefix)
         cache, known, logits = memory.recall(prompt, self._lora_on)
         if cache is None:
-            cache = DynamicCache(config=self.model.config)
+            cache = new_cache(self.model)
         if logits is None:
             logits = self._extend(self.embed(prompt)[:, known:], cache)
         return logits, cache
@@ -164,7 +165,7 @@ class LLM:
             first, second = (self.prompt([Message("user", [text])]) for text in ("One", "?"))
             same = first.shared(second)
             start = Prompt(first.ids[:same], first.speech[:same])
-            cache = DynamicCache(config=self.model.config)
+            cache = new_cache(self.model)
             logits = self._extend(self.embed(start), cache) if same else None
             self._prefixes[self._lora_on] = prefix = Memory()
             prefix.keep(start, cache, logits, self._lora_on)
@@ -255,6 +256,7 @@ def load_llm(
     if lora is not None:
         llm.add_lora(*lora)
     if precision == "int8":
+        lean(llm.model)
         quantise(llm.model)
         llm.model.float()
     llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
