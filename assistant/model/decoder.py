@@ -25,15 +25,17 @@ def lean(model: PreTrainedModel) -> bool:
     False, and nothing changed, for every architecture that is not known to be computed alike: other families, sliding
     windows, activations other than SiLU, kinds of LoRA that are more than two matrices.
     """
-    config = model.config
+    if not known(model.config) or any(getattr(module, "lora_variant", None) for module in model.modules()):
+        return False
+    model.model = Decoder(model.get_decoder(), model.config)
+    return True
+
+
+def known(config: Any) -> bool:
+    """Whether a `Decoder` computes what transformers' configuration of an LLM describes."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     plain = getattr(config, "sliding_window", None) is None and kinds == {"full_attention"}
-    if config.model_type not in FAMILIES or config.hidden_act != "silu" or not plain:
-        return False
-    if any(getattr(module, "lora_variant", None) for module in model.modules()):
-        return False
-    model.model = Decoder(model.get_decoder(), config)
-    return True
+    return config.model_type in FAMILIES and config.hidden_act == "silu" and plain
 
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:
@@ -118,6 +120,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(layer, config) for layer in original.layers)
         self.norm = Norm(original.norm)
         self.rotary = original.rotary_emb
+        if self.rotary.inv_freq.is_meta:  # not stored with the weights
+            self.rotary = type(self.rotary)(config)
 
     def get_decoder(self) -> nn.Module:
         """Itself: transformers asks for it by this name."""

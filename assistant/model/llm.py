@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from assistant.latency import StageClock
+from assistant.model import stored_llm
 from assistant.model.decoder import lean, new_cache
 from assistant.model.detokeniser import Detokeniser
 from assistant.model.prompt import Memory, Message, Prompt
@@ -240,13 +242,17 @@ def load_llm(
         raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
     if precision == "int8" and device.type != "cpu":
         raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
-    source = llm_source(name)
     with loading_with_transformers():
         try:
+            source = stored_llm.prepared(name) if precision == "int8" else llm_source(name)
             tokenizer = AutoTokenizer.from_pretrained(source)
-            # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
-            dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            stored = precision == "int8" and stored_llm.holds(source)
+            if stored:
+                model = stored_llm.outline(Path(source))
+            else:
+                # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
+                dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
@@ -254,10 +260,15 @@ def load_llm(
         raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
     llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
     if lora is not None:
-        llm.add_lora(*lora)
+        llm.add_lora(lora[0])
     if precision == "int8":
-        lean(llm.model)
-        quantise(llm.model)
-        llm.model.float()
+        if not lean(llm.model) and stored:
+            raise WeightsError(f"This LoRA is more than two matrices a layer: use --precision float32 with {name}.")
+        if stored:
+            stored_llm.fill(llm.model, Path(source))
+        else:
+            quantise(llm.model)
+    if lora is not None:
+        llm.swap_lora(lora[1])
     llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
     return llm
