@@ -36,7 +36,7 @@ def prepare() -> None:
     )
     # Gradio decides on import where it puts folders that it may never use; nothing is written outside the cache.
     os.environ["GRADIO_TEMP_DIR"] = str(cache_directory() / "gradio")
-    # oneDNN keeps what it compiled for a thousand shapes, and every new length of a clip brings new ones: 160 MB for 60.
+    # oneDNN keeps what it compiled for a thousand shapes; 60 clips of new lengths would add 160 MB that never go.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     # The way to 127.0.0.1 leads through no proxy, and a proxy that cannot be understood stops nothing here.
     _ways_out.clear()
@@ -92,14 +92,14 @@ def way_out() -> Iterator[None]:
 
 
 @contextmanager
-def loading_with_transformers(source: Path | str) -> Iterator[None]:
+def loading_with_transformers(hub: bool) -> Iterator[None]:
     """Within this block transformers loads a model, for one thread at a time, without its bar for every tensor.
 
-    The network is there only for a name on the hub, not for a folder.
+    The network is there only for what comes from the hub.
     """
     from transformers.utils import logging
 
-    with _loading, contextlib.nullcontext() if Path(source).is_dir() else way_out():
+    with _loading, way_out() if hub else contextlib.nullcontext():
         logging.disable_progress_bar()
         yield
 

@@ -13,7 +13,7 @@ from whisper.model import ModelDimensions, Whisper
 from assistant.files import ROOT
 from assistant.lanes.lane import Lane
 from assistant.lanes.loading import load_lanes
-from assistant.model import speech_encoder, weights
+from assistant.model import speech_encoder, stored_llm, weights
 from assistant.model.checkpoint import CheckpointConfig, write_checkpoint
 from assistant.model.connector import Connector, ConnectorConfig, build_connector
 from assistant.model.llm import LLM, load_llm
@@ -131,8 +131,9 @@ def no_weights_where_it_is_fast(request: pytest.FixtureRequest, monkeypatch: pyt
     """A fast test that asks for real weights fails, so that it gets its mark."""
     if request.node.get_closest_marker("fast"):
 
-        def refuse(name: str) -> Path:
+        def refuse(name: object, *_: object) -> Path:
             raise AssertionError(f"{name} in a fast test: mark it with pytest.mark.weights")
 
         for module in (speech_encoder, weights):
             monkeypatch.setattr(module, "locate", refuse)
+        monkeypatch.setattr(stored_llm, "kept", refuse)

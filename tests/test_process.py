@@ -113,9 +113,9 @@ def test_only_a_model_that_is_named_on_the_hub_is_looked_for_outside(
 ) -> None:
     os.environ.update(ALL_PROXY="socks://127.0.0.1:1080")
     process.prepare()
-    with process.loading_with_transformers(tmp_path):
+    with process.loading_with_transformers(hub=False):
         assert "ALL_PROXY" not in os.environ
-    with process.loading_with_transformers("someone/a-model"):
+    with process.loading_with_transformers(hub=True):
         assert os.environ.get("ALL_PROXY") == "socks://127.0.0.1:1080"
     assert "ALL_PROXY" not in os.environ
 

@@ -1,5 +1,6 @@
 """Loads the lanes: one LLM and one Whisper in memory, whichever lanes are wanted."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,10 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     config = read_config(options.checkpoint)
     speech = END_TO_END in options.lanes
     lora = read_lora(options.checkpoint, config) if speech else None
-    llm = load_llm(options.llm or config.llm, options.precision, device, lora)
-    whisper = load_whisper(options.whisper or config.whisper, device)
+    with ThreadPoolExecutor() as pool:  # Whisper is read while the LLM is
+        hearing = pool.submit(load_whisper, options.whisper or config.whisper, device)
+        llm = load_llm(options.llm or config.llm, options.precision, device, lora)
+        whisper = hearing.result()
     lanes: dict[str, ModelLane] = {}
     if speech:
         model = load_speech_lm(options.checkpoint, llm.precision, device, whisper, llm)

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from assistant.latency import StageClock
+from assistant.model import stored_llm
+from assistant.model.decoder import lean, new_cache
+from assistant.model.detokeniser import Detokeniser
 from assistant.model.plain_text import PlainText, readable
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
@@ -135,18 +139,16 @@ class LLM:
             logits, cache = self._prefill(prompt, memory)
         ends = self.end_tokens
         tokens: list[int] = []
-        shown = ""
+        text = Detokeniser(self.tokenizer)
         try:
             while len(tokens) < max_tokens and not (stop and stop.is_set()):
                 token = int(logits.argmax())
                 if token in ends:
                     break
                 tokens.append(token)
-                text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-                piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
+                piece = text.add(token)
                 clock.token(shown=bool(piece))
                 if piece:
-                    shown = text
                     yield piece
                 step = torch.tensor([[token]], device=self.device)
                 logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
@@ -168,7 +170,7 @@ class LLM:
             memory = copy.deepcopy(prefix)
         cache, known, logits = memory.recall(prompt, self._lora_on)
         if cache is None:
-            cache = DynamicCache(config=self.model.config)
+            cache = new_cache(self.model)
         if logits is None:
             logits = self._extend(self.embed(prompt)[:, known:], cache)
         return logits, cache
@@ -193,7 +195,7 @@ class LLM:
             first, second = (self.prompt([Message("user", [text])]) for text in ("One", "?"))
             same = first.shared(second)
             start = Prompt(first.ids[:same], first.speech[:same])
-            cache = DynamicCache(config=self.model.config)
+            cache = new_cache(self.model)
             logits = self._extend(self.embed(start), cache) if same else None
             self._prefixes[self._lora_on] = prefix = Memory()
             prefix.keep(start, cache, logits, self._lora_on)
@@ -268,13 +270,17 @@ def load_llm(
         raise WeightsError(f"Unknown precision {precision!r}. Use auto, int8, float32, float16 or bfloat16.")
     if precision == "int8" and device.type != "cpu":
         raise WeightsError("int8 runs on the CPU only. Use --precision bfloat16 on a GPU.")
-    source = llm_source(name)
-    with loading_with_transformers(source):
+    with loading_with_transformers(hub=name not in registry() and not Path(name).is_dir()):
         try:
+            source = stored_llm.prepared(name) if precision == "int8" else llm_source(name)
             tokenizer = AutoTokenizer.from_pretrained(source)
-            # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
-            dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            stored = precision == "int8" and stored_llm.holds(source)
+            if stored:
+                model = stored_llm.outline(Path(source))
+            else:
+                # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
+                dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError, ImportError) as error:  # the last for a kind of proxy that its client lacks
             first = str(error).splitlines()[0]
             raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
@@ -282,9 +288,15 @@ def load_llm(
         raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
     llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
     if lora is not None:
-        llm.add_lora(*lora)
+        llm.add_lora(lora[0])
     if precision == "int8":
-        quantise(llm.model)
-        llm.model.float()
+        if not lean(llm.model) and stored:
+            raise WeightsError(f"This LoRA is more than two matrices a layer: use --precision float32 with {name}.")
+        if stored:
+            stored_llm.fill(llm.model, Path(source))
+        else:
+            quantise(llm.model)
+    if lora is not None:
+        llm.swap_lora(lora[1])
     llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
     return llm

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,22 +65,39 @@ def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
     """
     models = registry() if models is None else models
     model = models.get(name) or _hub_whisper(name)
+
+    def convert(folder: Path) -> None:
+        source = _source(model, folder.parent)
+        _say(f"Converting {name} once, to {target}")
+        CONVERTERS[model.format](source, folder)
+
     target = cache_directory() / f"{name}-{model.sha256[:16]}"
+    return kept(target, convert)
+
+
+def kept(target: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder `target` of the cache, verified; where it is missing or damaged `fill` makes it, in one step.
+
+    `fill` gets an empty folder, beside which it may leave what is needed meanwhile.
+
+    Raises
+    ------
+    WeightsError
+        The cache cannot be written. No half file remains.
+    """
     if target.exists():
         if intact(target):
             return target
-        _say(f"{target} is damaged and will be converted again.")
+        _say(f"{target} is damaged and will be made again.")
     with _staging(target) as staging:
-        source = _source(model, staging)
-        _say(f"Converting {name} once, to {target}")
-        converted = staging / "converted"
-        converted.mkdir()
-        CONVERTERS[model.format](source, converted)
-        hashes = {path.name: _sha256(path) for path in sorted(converted.iterdir())}
-        (converted / MANIFEST).write_text(json.dumps(hashes, indent=1), "utf-8")
+        filled = staging / "filled"
+        filled.mkdir()
+        fill(filled)
+        hashes = {path.name: _sha256(path) for path in sorted(filled.iterdir())}
+        (filled / MANIFEST).write_text(json.dumps(hashes, indent=1), "utf-8")
         shutil.rmtree(target, ignore_errors=True)
         try:
-            os.replace(converted, target)
+            os.replace(filled, target)
         except OSError:
             if not intact(target):  # otherwise another process finished the same conversion first
                 raise

@@ -108,7 +108,7 @@ def test_int8_weights_are_within_half_a_step() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 32)
     x = torch.randn(5, 64)
-    error = (Int8Linear(copy.deepcopy(linear))(x) - linear(x)).abs().max()
+    error = (Int8Linear.of(copy.deepcopy(linear))(x) - linear(x)).abs().max()
     assert error < 0.05
     assert error > 0  # it is really quantised
 
@@ -117,7 +117,7 @@ def test_int8_gives_every_row_its_own_scale() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 32)
     x = torch.randn(5, 64) * torch.tensor([1e3, 1, 1, 1e-3, 0])[:, None]
-    y = Int8Linear(copy.deepcopy(linear))(x)
+    y = Int8Linear.of(copy.deepcopy(linear))(x)
     error = (y - linear(x)).abs().amax(1)
     assert (error < 0.05 * x.abs().amax(1) + 1e-6).all()
 
