@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["test"]:  # everything after it belongs to pytest
             return test(arguments[1:])
         options = parser().parse_args(as_files(arguments))
+        options.given = arguments
         if options.command != "doctor":
             environment.ensure(["runtime"], ROOT / "launch.py", arguments)
         return {"ask": ask, "talk": talk, "bench": bench, "doctor": diagnose, None: page}[options.command](options)
@@ -180,8 +181,8 @@ def diagnose(options: argparse.Namespace) -> int:
     """Look, without preparing anything: inside the `.venv` when there is one, in this Python otherwise."""
     found = environment.Environment()
     if not found.usable_here(["runtime"]) and found.prepared(["runtime"]):
-        found.enter(ROOT / "launch.py", ["doctor"])
-    return doctor.report(found)
+        found.enter(ROOT / "launch.py", options.given)
+    return doctor.report(found, options.host, bool(options.certificate))
 
 
 def test(arguments: list[str]) -> int:

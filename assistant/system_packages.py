@@ -15,6 +15,7 @@ SYSTEM_PACKAGES: dict[str, dict[str, str]] = {
         "brew": "espeak-ng",
         "winget": "eSpeak-NG.eSpeak-NG",
     },
+    "venv": {"apt-get": "python3-venv"},
     "chromium": {
         "apt-get": "chromium",
         "dnf": "chromium",

@@ -3,23 +3,32 @@
 Works before anything is installed, so everything that is not in the standard library is looked for first.
 """
 
+import contextlib
 import ctypes.util
+import getpass
 import importlib.util
+import itertools
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from assistant.commands.environment import GROUPS, Environment, installed
+from assistant.process import proxies, ways_out
 from assistant.system_packages import browser, chromium_advice, install_command
 
 SPACE_FOR_WEIGHTS = 2 * 2**30  # bytes: the converted LLM and Whisper, and the file they are converted from
 SPACE_FOR_PACKAGES = 8 * 2**30  # bytes, with the CUDA build of torch
-MEMORY = 5 * 2**30  # bytes the page may take
+SPACE_FOR_DOWNLOADS = 2 * 2**30  # bytes in the temporary folder while pip works
+MEMORY = 3 * 2**30  # bytes the page takes
 
+LIMITS = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]  # of a container
 WIDTH = 28  # characters of the first column; the longest model name fits
 GOOD, OPTIONAL, BROKEN = "✓", "–", "✗"
 
@@ -34,11 +43,12 @@ class Finding:
     remedy: str | None = None
 
 
-def report(environment: Environment) -> int:
-    """Print the report; 0 if the page can run, 1 otherwise."""
+def report(environment: Environment, host: str | None = None, secure: bool = False) -> int:
+    """Print the report; 0 if the page can run, 1 otherwise. `host` and `secure`: where it is to be served, and how."""
     sections: dict[str, Callable[[], Iterator[Finding]]] = {
-        "Python": lambda: packages(environment),
+        "Python": lambda: itertools.chain(packages(environment), prepared(environment)),
         "Machine": machine,
+        "Network": lambda: network(host, secure),
         "Models": lambda: models(environment),
         "Sound": sound,
         "Tests and training": lambda: extras(environment),
@@ -71,6 +81,49 @@ def packages(environment: Environment) -> Iterator[Finding]:
         yield Finding(GOOD, "packages", ", ".join(f"{name} {installed(name)}" for name in shown))
 
 
+def prepared(environment: Environment) -> Iterator[Finding]:
+    """The `.venv`, which goes stale: its Python is replaced, the folder is moved, the pins change."""
+    folder, usable = environment.folder, environment.usable_here(["runtime"])
+    again = "python launch.py   (makes it again)"
+    if not folder.is_dir():
+        if not usable and importlib.util.find_spec("ensurepip") is None:
+            yield Finding(BROKEN, ".venv", "cannot be made by this Python", install_command("venv"))
+        else:
+            yield Finding(GOOD, ".venv", "not needed: this Python has all" if usable else "not there yet")
+        return
+    home = home_of(folder)
+    if not environment.python.exists():
+        yield Finding(BROKEN, ".venv", f"the Python it was made with is gone: {home.get('home', 'unknown')}", again)
+        return
+    answer = subprocess.run(
+        [environment.python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True
+    )
+    runs = answer.stdout.split(".")[:2] if answer.stdout else []
+    made = home.get("version", home.get("version_info", "")).split(".")[:2]
+    before = home.get("command", "").rpartition(" ")[2]
+    if answer.returncode or (made != [""] and runs != made):
+        found = f"was made with Python {'.'.join(made)}, and is run by {'.'.join(runs) or 'none that starts'} now"
+        yield Finding(BROKEN, ".venv", found, f"delete {folder}, then: python launch.py")
+    elif not environment.prepared(["runtime"]) and environment.stamped("runtime"):
+        yield Finding(OPTIONAL, ".venv", "requirements have changed since it was made", "python launch.py")
+    elif not environment.prepared(["runtime"]):
+        yield Finding(OPTIONAL, ".venv", "is not finished", "python launch.py   (goes on where it was)")
+    elif before.endswith(folder.name) and Path(before).resolve() != folder.resolve():
+        found = f"was made as {before} and moved here; if something in it does not start:"
+        yield Finding(OPTIONAL, ".venv", found, f"delete {folder}, then: python launch.py")
+    else:
+        yield Finding(GOOD, ".venv", "as the requirements want it")
+
+
+def home_of(folder: Path) -> dict[str, str]:
+    """What a virtual environment says of the Python that it was made with."""
+    try:
+        lines = (folder / "pyvenv.cfg").read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+
+
 def machine() -> Iterator[Finding]:
     """Processor, accelerator and memory."""
     if _importable("torch"):
@@ -80,11 +133,42 @@ def machine() -> Iterator[Finding]:
             yield Finding(GOOD, "hardware", hardware())
         except (ImportError, OSError) as error:
             yield Finding(BROKEN, "torch", f"does not load: {error}", "delete the .venv folder, then: python launch.py")
-    memory = memory_size()
+    memory, free = memory_size(), memory_free()
     if memory is not None and memory < MEMORY:
-        yield Finding(OPTIONAL, "memory", f"{memory / 2**30:.1f} GiB; the page may take {MEMORY / 2**30:.0f} GiB")
+        found = f"{memory / 2**30:.1f} GiB; the page needs {MEMORY / 2**30:.0f} GiB"
+        yield Finding(BROKEN, "memory", found, "a machine, or a container, with more; or a smaller model (--llm)")
+    elif free is not None and free < MEMORY:
+        found = (
+            f"{free / 2**30:.1f} GiB of {(memory or free) / 2**30:.0f} free; the page needs {MEMORY / 2**30:.0f} GiB"
+        )
+        yield Finding(OPTIONAL, "memory", found, "close other programs, or it will be slow, or killed")
     elif memory is not None:
         yield Finding(GOOD, "memory", f"{memory / 2**30:.0f} GiB")
+
+
+def network(host: str | None = None, secure: bool = False) -> Iterator[Finding]:
+    """Proxies, and from where a browser can give the page its microphone."""
+    known = proxies(ways_out())
+    for name, value in known.items():
+        shown, understood = _address(value)
+        shown = f"{name}={shown}"
+        if understood:
+            yield Finding(GOOD, "proxy", f"{shown}: for pip and the hub; Earshot reaches itself without")
+        else:
+            remedy = f"unset {name}, or an http:// proxy, while something is installed or fetched"
+            yield Finding(OPTIONAL, "proxy", f"{shown}: not used by Earshot, and pip may not understand it", remedy)
+    if not known:
+        yield Finding(GOOD, "proxy", "none is set")
+    tunnel = f"ssh -L 7860:127.0.0.1:7860 {getpass.getuser()}@{platform.node()}   (there; then http://127.0.0.1:7860)"
+    local = host is None or host == "localhost" or host.startswith("127.") or host == "::1"
+    if not local and not secure:
+        found = f"none on other machines: browsers give it on http://127.0.0.1 alone, and to {host} over https"
+        yield Finding(OPTIONAL, "browser's microphone", found, f"--certificate FILE --key FILE, or {tunnel}")
+    elif local and ("SSH_CONNECTION" in os.environ or "SSH_TTY" in os.environ):
+        found = "you came by ssh: a browser on your own machine reaches the page through a tunnel"
+        yield Finding(OPTIONAL, "browser's microphone", found, tunnel)
+    else:
+        yield Finding(GOOD, "browser's microphone", "on http://127.0.0.1, and over https (docs/space.md)")
 
 
 def models(environment: Environment) -> Iterator[Finding]:
@@ -92,6 +176,7 @@ def models(environment: Environment) -> Iterator[Finding]:
     if not _importable("torch") or not _importable("safetensors"):
         yield Finding(OPTIONAL, "weights", "looked at once the packages are there")
         yield _disk("disk", environment.root, SPACE_FOR_PACKAGES)
+        yield _disk("temporary folder", Path(tempfile.gettempdir()), SPACE_FOR_DOWNLOADS, "TMPDIR")
         return
     from assistant.model.weights import cache_directory, intact, registry
 
@@ -128,7 +213,11 @@ def sound() -> Iterator[Finding]:
         devices = list(sounddevice.query_devices())
         for what, key in (("microphone", "max_input_channels"), ("loudspeaker", "max_output_channels")):
             names = [str(device["name"]) for device in devices if device[key] > 0]
-            yield Finding(GOOD, what, names[0]) if names else Finding(OPTIONAL, what, "none; the browser's is used")
+            yield (
+                Finding(GOOD, what, names[0])
+                if names
+                else Finding(OPTIONAL, what, "none; the page uses the browser's, talk needs one")
+            )
     except ImportError:
         yield Finding(OPTIONAL, "microphone", "looked at once the packages are there")
     except OSError:
@@ -160,21 +249,43 @@ def extras(environment: Environment) -> Iterator[Finding]:
     yield Finding(GOOD, "to train, run", f"{sys.executable} -m train.stages.adaptation --help")
 
 
+def _address(proxy: str) -> tuple[str, bool]:
+    """A proxy's address without the password that may stand in it, and whether everybody understands it."""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        return "?", False
+    return f"{parts.scheme}://{parts.hostname or '?'}", parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def memory_size() -> int | None:
-    """Bytes of memory in this machine; None where the system does not tell."""
+    """Bytes of memory that this machine, or this container, has; None where the system does not tell."""
+    known = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not in a container, or "max"
+            known.append(int(limit.read_text("utf-8")))
+    return min(known, default=None)
 
 
-def _disk(what: str, folder: Path, needed: int) -> Finding:
+def memory_free() -> int | None:
+    """Bytes of memory that programs can have now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _disk(what: str, folder: Path, needed: int, variable: str = "EARSHOT_CACHE") -> Finding:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK) and needed:
-        return Finding(BROKEN, what, f"{folder} cannot be written", "set EARSHOT_CACHE to a folder that can")
+        return Finding(BROKEN, what, f"{folder} cannot be written", f"set {variable} to a folder that can")
     if free < needed:
-        remedy = "free some space, or set EARSHOT_CACHE to a folder on another disk"
+        remedy = f"free some space, or set {variable} to a folder on another disk"
         return Finding(BROKEN, what, f"{free / 2**30:.1f} GiB free, {needed / 2**30:.0f} needed", remedy)
     return Finding(GOOD, what, f"{free / 2**30:.0f} GiB free, {folder}")
 

@@ -118,14 +118,17 @@ class Environment:
     def prepared(self, groups: Sequence[str]) -> bool:
         """Whether the `.venv` holds these groups with the pins of today."""
         return self.python.exists() and all(
-            self._stamp(group).is_file() and self._stamp(group).read_text("utf-8") == self.fingerprint(group)
-            for group in groups
+            self.stamped(group) and self._stamp(group).read_text("utf-8") == self.fingerprint(group) for group in groups
         )
+
+    def stamped(self, group: str) -> bool:
+        """Whether the `.venv` held a group once, with the pins of today or others."""
+        return self._stamp(group).is_file()
 
     def usable_here(self, groups: Sequence[str]) -> bool:
         """Whether the running Python needs no preparation: a container, a Space, or the finished `.venv` itself."""
         inside = Path(sys.prefix).resolve() == self.folder.resolve()
-        if inside and any(self._stamp(group).exists() for group in GROUPS):
+        if inside and any(self.stamped(group) for group in GROUPS):
             return self.prepared(groups)
         return not any(self.missing(group) for group in groups)
 

@@ -1,6 +1,6 @@
 """Ten visitors at once on scripted lanes: all answered, in order, none mixed; those who leave hold nobody up.
 
-The same on the real lanes, with the memory of the page: python -m tests.browser.load
+On the real lanes, for ten minutes, with the memory of the page: python -m tests.load
 """
 
 import time
@@ -15,7 +15,7 @@ import soundfile
 
 from assistant.sound.audio import SAMPLE_RATE
 from tests.browser.conftest import ScriptedLane, Server, silence
-from tests.browser.load import Visitor, visit_together
+from tests.load import DOES, Visitor, drive, visit_together
 
 VISITORS = 10
 
@@ -76,3 +76,11 @@ def test_a_visitor_who_leaves_or_never_listens_holds_nobody_up(server: Server, c
         began = time.monotonic()
         waiting.listen(client)
         assert "cascade was told in a hurry" in waiting.said and time.monotonic() - began < 15
+
+
+def test_people_who_stop_reload_leave_and_bring_bad_files_see_only_what_is_theirs(server: Server) -> None:
+    crowd = drive(server.url, seconds=6)
+    assert crowd.mixed == [] and crowd.failed == []
+    assert set(DOES) <= set(crowd.done)
+    for what in ("answered", "recordings_compared", "sessions_looked_into"):
+        assert crowd.done[what] > 0
