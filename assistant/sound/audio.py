@@ -62,7 +62,8 @@ def load_audio(source: str | Path | bytes) -> tuple[np.ndarray, int]:
             raise AudioError(f"{printable(source)} does not exist or is not a file. Check the path.")
         try:  # read here: to decoders a name such as `-` or `concat:x` means something else than a file
             _refuse_large(path.stat().st_size, name)
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read()
         except OSError as error:
             raise AudioError(f"{name} cannot be read: {error.strerror or error}. Check who may read it.") from error
     _refuse_large(len(data), name)
@@ -166,7 +167,7 @@ class LiveResampler:
 def load_utterance(source: str | Path) -> Utterance:
     """Decode and check one file; see `load_audio` and `prepare` for what can go wrong."""
     samples, rate = load_audio(source)
-    return prepare(samples, rate, Path(source).name)
+    return prepare(samples, rate, printable(Path(source).name))
 
 
 def log_mel(samples: np.ndarray | torch.Tensor, mels: int) -> torch.Tensor:
