@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 from assistant.model.checkpoint import CheckpointError
 from assistant.model.weights import WeightsError
+from train.workers import WorkerError
 
 
 def command_line(description: str | None, out: str = "", required: bool = True) -> argparse.ArgumentParser:
@@ -18,8 +20,10 @@ def command_line(description: str | None, out: str = "", required: bool = True) 
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """What goes wrong within the block for a reason that a person can mend ends the command with that reason alone."""
+    """A block, or a `main`, that fails for a reason that a person can mend ends the command with that reason alone."""
     try:
         yield
-    except (CheckpointError, WeightsError, ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error
+    except (CheckpointError, WeightsError, WorkerError, ValueError, OSError) as error:
+        full = isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error))
+        remedy = ". What was written before is whole: make room, and give the same command again." if full else ""
+        raise SystemExit(f"{error}{remedy}") from error

@@ -94,7 +94,7 @@ def kill_after_first_checkpoint(arguments: list[str], out: Path) -> int:
     )
     assert process.stderr is not None
     deadline = time.monotonic() + 120
-    while not (out / "checkpoint" / "config.json").exists():
+    while not (out / "state.safetensors").exists():  # written after the checkpoint
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline, "no checkpoint within two minutes"
         time.sleep(0.002)
