@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -71,6 +71,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] 
     with whole(path) as partial:
         try:
             save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial, about)
+            with safe_open(partial, "pt"):  # is all of it there? to a full device it writes without a word
+                pass
         except SafetensorError as error:
             raise OSError(f"{path} cannot be written: {error}") from error
 

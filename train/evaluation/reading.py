@@ -35,7 +35,7 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
 
 
 def labels(manifests: list[Path]) -> list[str]:
-    """A name for each set: its folder's, or its file's when that is not `manifest.jsonl`; with parents where it must."""
+    """A name for each set: its folder's, or its file's when that is not `manifest.jsonl`; with parents if need be."""
     parts = []
     for path in manifests:
         named = path.parent if path.name == "manifest.jsonl" else path
