@@ -262,7 +262,7 @@ def test_a_folder_without_features_ends_the_run_and_is_named(
 # What goes wrong --------------------------------------------------------------------------------------------------
 
 
-def spoil(cache: Path, value: float, rows: slice = slice(70, 71)) -> None:
+def spoil(cache: Path, value: float, rows: slice = slice(46, 88)) -> None:
     features = np.load(cache / "0-0000.npy")
     features[rows, 3] = value
     np.save(cache / "0-0000.npy", features)
