@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import glob
 import itertools
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from assistant.files import matching
 from assistant.model.checkpoint import CheckpointError
 from assistant.model.weights import WeightsError
+from train.workers import WorkerError
 
 
 def command_line(description: str | None, out: str = "", required: bool = True) -> argparse.ArgumentParser:
@@ -31,8 +33,10 @@ class Files(argparse.Action):
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """What goes wrong within the block for a reason that a person can mend ends the command with that reason alone."""
+    """A block, or a `main`, that fails for a reason that a person can mend ends the command with that reason alone."""
     try:
         yield
-    except (CheckpointError, WeightsError, ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error
+    except (CheckpointError, WeightsError, WorkerError, ValueError, OSError) as error:
+        full = isinstance(error, OSError) and (error.errno == errno.ENOSPC or "No space left" in str(error))
+        remedy = ". What was written before is whole: make room, and give the same command again." if full else ""
+        raise SystemExit(f"{error}{remedy}") from error

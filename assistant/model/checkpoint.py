@@ -4,12 +4,13 @@ The base models are named in `config.json`, never copied.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -60,8 +61,26 @@ def write_checkpoint(
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    if broken := not_finite(halved):
+        raise CheckpointError(f"{path} is not written: {broken} holds values that are no numbers in float16.")
+    write_tensors(path, halved)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole. Raises OSError, as of a full disk."""
     with whole(path) as partial:
-        save_file({name: value.contiguous().cpu() for name, value in halved.items()}, partial)
+        try:
+            save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial, about)
+            with safe_open(partial, "pt"):  # is all of it there? to a full device it writes without a word
+                pass
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity; None when all is well."""
+    wrong = (name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all())
+    return next(wrong, None)
 
 
 # What a head's tensors are called in the file; `head.matrix` is there as `head`.
@@ -124,6 +143,8 @@ def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor | 
     """
     try:
         state = _unpacked(load_file(folder / "connector.safetensors"))
+        if broken := not_finite(state):
+            raise ValueError(f"{broken} holds values that are no numbers")
         connector = build_connector(config.connector, embeddings, state.get("head.spellings"))
         connector.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
@@ -164,6 +185,9 @@ def read_lora(folder: Path, config: CheckpointConfig) -> tuple[dict[str, Any], d
     if config.lora is None:
         return None
     try:
-        return config.lora, load_file(folder / LORA)
-    except (OSError, SafetensorError) as error:
+        matrices = load_file(folder / LORA)
+        if broken := not_finite(matrices):
+            raise ValueError(f"{broken} holds values that are no numbers")
+        return config.lora, matrices
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{folder / LORA} cannot be read: {error}") from error

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from assistant.sound.audio import AudioError, load_utterance
-from train.command_line import command_line
+from train.command_line import command_line, told
 from train.data.debian_package import read_from_package
 from train.data.manifest import write_manifest
 from train.data.sentences import write_sentences
@@ -72,6 +72,7 @@ def script(game: dict[str, bytes]) -> list[str]:
     return list(dict.fromkeys(line for line in lines if re.search(r"[A-Za-z]{2}", line)))
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.command_line import command_line
+from train.command_line import command_line, told
 from train.data.debian_package import read_from_package
 from train.data.sentences import write_sentences
 
@@ -54,6 +54,7 @@ def novels(package: Path) -> Iterator[str]:
             yield "\n".join(lines)
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__, "JSON lines that train.synthesis.synthesize reads")

@@ -24,7 +24,7 @@ def read_sentences(paths: list[Path], shortest: int = 3, longest: int = 24, lang
     for file in files:
         if not re.search(r"\.jsonl(\.gz)?$", file.name) or HELD_OUT.search(file.name):
             continue
-        for row in read_json_lines(file):
+        for row in read_json_lines(file, dict.fromkeys(keys, str | None)):
             text = next((row[key] for key in keys if row.get(key)), "")
             if re.fullmatch(letters, text) and shortest <= len(re.findall(word, text)) <= longest:
                 sentences.setdefault(re.sub(r"\W", "", text.lower()), text)

@@ -7,11 +7,21 @@ from typing import Any
 
 import soundfile
 
-from assistant.files import whole
+from assistant.files import read_text, whole
 from assistant.process import way_out
+from assistant.sound.audio import MAX_DURATION, AudioError, load_utterance
 from train.data.manifest import read_manifest, refuse_held_out
 
-AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+# Endings of recordings, in any case: what libsndfile or PyAV reads, videos for their sound.
+AUDIO = frozenset(
+    f".{ending}"
+    for endings in (
+        ("wav", "wave", "flac", "mp3", "mp2", "mpga", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac", "webm", "wma"),
+        ("aif", "aifc", "aiff", "au", "snd", "caf", "w64", "rf64", "amr", "ac3", "3gp", "mp4", "m4v", "mov", "mkv"),
+        ("mka", "avi", "ogv"),
+    )
+    for ending in endings
+)
 TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text")
 HELD_OUT_SPLIT = re.compile(r"\b(test|dev|val|validation)", re.IGNORECASE)
 
@@ -42,35 +52,32 @@ def read_utterances(source: str, store: Path) -> Iterator[dict[str, Any]]:
         return
     refuse_held_out([path])
     if path.is_file():
-        yield from _manifest(path)
+        yield from read_manifest(path)
     elif (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
         yield from _data_set(source, store)
     elif manifests := sorted(path.rglob("*.jsonl")):
         refuse_held_out(manifests)
         for manifest in manifests:
-            yield from _manifest(manifest)
+            yield from read_manifest(manifest)
     else:
         yield from _folder(path)
 
 
-def _manifest(path: Path) -> Iterator[dict[str, Any]]:
-    for entry in read_manifest(path):
-        yield {"text": None, "speaker": None, "duration": None, "source": path.parent.name, **entry}
-
-
 def _folder(path: Path) -> Iterator[dict[str, Any]]:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO)
-    if not files:
+    files = [file for file in sorted(path.rglob("*")) if not file.name.startswith(".") and file.is_file()]
+    texts = {file.with_suffix(""): file for file in files if file.suffix.lower() == ".txt"}
+    recordings = [file for file in files if file.suffix.lower() in AUDIO]
+    if not recordings:
         raise UtteranceError(f"{path} holds neither manifests (*.jsonl) nor audio ({', '.join(sorted(AUDIO))}).")
-    refuse_held_out(files)
-    for file in files:
-        beside, duration = file.with_suffix(".txt"), _duration(file)
+    refuse_held_out(recordings)
+    for file in recordings:
+        beside, duration = texts.get(file.with_suffix("")), _duration(file)
         yield {
             "audio": str(file.resolve()),
-            "text": beside.read_text("utf-8").strip() if duration and beside.exists() else None,
+            "text": " ".join(read_text(beside).split()) if duration and beside else None,
             "speaker": file.parent.name,
             "duration": duration,
-            "source": path.name,
+            "source": path.resolve().name,
         }
 
 
@@ -99,9 +106,9 @@ def _data_set(source: str, store: Path) -> Iterator[dict[str, Any]]:
     text = next((column for column in TEXT_COLUMNS if column in rows.column_names), None)
     if text is None or "audio" not in rows.column_names:
         raise UtteranceError(f"{source} needs the columns audio and one of {', '.join(TEXT_COLUMNS)}.")
-    label = Path(name).name
+    label, folder = Path(name).name, store / re.sub(r"[^\w.-]+", "_", f"{Path(name).name}:{configuration}@{split}")
     for index, row in enumerate(rows.cast_column("audio", datasets.Audio(decode=False))):
-        audio = _store(row["audio"], store / label / f"{index:07d}")
+        audio = _store(row["audio"], folder / f"{index:07d}")
         duration = _duration(audio)
         yield {
             "audio": str(audio),
@@ -117,14 +124,19 @@ def _store(audio: dict[str, Any], path: Path) -> Path:
     if not audio["bytes"]:
         return Path(audio["path"]).resolve()
     path = path.with_suffix(Path(audio["path"] or ".wav").suffix).resolve()
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != audio["bytes"]:  # of another version of the data set
         with whole(path) as partial:
             partial.write_bytes(audio["bytes"])
     return path
 
 
 def _duration(path: Path) -> float | None:
+    """Seconds; None for what cannot be listened to. A header is believed when what it says can be."""
     try:
-        return round(float(soundfile.info(path).duration), 3)
+        duration = float(soundfile.info(path).duration)
     except (soundfile.LibsndfileError, OSError):
+        duration = 0.0
+    try:
+        return round(duration if 0 < duration <= MAX_DURATION else load_utterance(path).duration, 3)
+    except AudioError:
         return None

@@ -38,6 +38,7 @@ def missing_sentences(sentences: Sequence[str], words: Sequence[str], least: int
     return [" ".join(wanted[number::count]) for number in range(count) if wanted]
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__, "JSON lines that train.synthesis.synthesize reads")
@@ -48,8 +49,7 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=10, help="times each is to be said")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with told():
-        refuse_held_out(arguments.text)
+    refuse_held_out(arguments.text)
     words = frequent_words(arguments.words)
     sentences = missing_sentences(read_sentences(arguments.text), words, arguments.least, arguments.seed)
     write_sentences(arguments.out, sentences)

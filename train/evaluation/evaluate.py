@@ -27,7 +27,6 @@ from assistant.model.checkpoint import CheckpointError
 from assistant.model.completion import Completion
 from assistant.model.quantisation import chosen
 from assistant.model.weights import WeightsError
-from assistant.sound.audio import AudioError
 from train.command_line import command_line
 from train.evaluation.answering import answer
 from train.evaluation.figures import ALL, Figure, figures
@@ -37,7 +36,7 @@ from train.evaluation.report import write_report
 from train.evaluation.retention import choices, logits_are_those_of_the_bare_llm, read_questions
 from train.evaluation.store import Store
 from train.evaluation.systems import END_TO_END, Bench
-from train.labels.instructions import InstructionError, InstructionPool
+from train.labels.instructions import InstructionPool
 from train.questions.clips import Clip, evaluation_clips
 from train.questions.suites import RETENTION, SUITES, Question, questions
 
@@ -73,7 +72,7 @@ def main() -> None:
     try:
         bench = Bench(checkpoints, arguments.precision, torch.device(arguments.device))
         evaluate(bench, arguments.out, arguments.data, arguments.suite or [*SUITES, RETENTION], arguments.limit)
-    except (CheckpointError, WeightsError, InstructionError, AudioError, OSError) as error:
+    except (CheckpointError, WeightsError, ValueError, OSError) as error:
         parser.error(str(error))
 
 

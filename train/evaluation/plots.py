@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from assistant.files import whole
 from train.evaluation.figures import ALL, Figure
 
 # Okabe and Ito, colour-blind safe; black is the intervals'.
@@ -68,4 +69,5 @@ def _bars(path: Path, title: str, across: str, chosen: Sequence[Figure]) -> None
     axes.grid(axis="y", color="#dddddd")
     axes.set_axisbelow(True)
     canvas.legend(frameon=False, ncols=min(len(systems), int(inches / 2)), loc="outside lower center")
-    canvas.savefig(path, metadata={"Date": None})
+    with whole(path) as partial:
+        canvas.savefig(partial, format="svg", metadata={"Date": None})

@@ -34,6 +34,21 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return ratio(np.sum([word_errors(reference, hypothesis) for reference, hypothesis in pairs], axis=0))
 
 
+def labels(manifests: list[Path]) -> list[str]:
+    """A name for each set: its folder's, or its file's when that is not `manifest.jsonl`; with parents if need be."""
+    parts = []
+    for path in manifests:
+        named = path.parent if path.name == "manifest.jsonl" else path
+        parts.append((*named.parts[:-1], named.name.removesuffix(".gz").removesuffix(".jsonl")))
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        depth = next((n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)), len(own))
+        names.append("/".join(own[-depth:]))
+    return names if len(set(names)) == len(names) else [str(path) for path in manifests]
+
+
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__, "every clip's reference and readings, JSON lines", required=False)
@@ -45,9 +60,14 @@ def main() -> None:
     parser.add_argument("--skip-whisper", action="store_true", help="leave out Whisper's own word error rate")
     arguments = parser.parse_args()
 
-    with told():
-        whisper = load_whisper(read_config(arguments.checkpoint).whisper)
-        read, transcriber = load_reader(arguments.checkpoint, whisper), Transcriber(whisper)
+    manifests = {(path / "manifest.jsonl" if path.is_dir() else path).resolve(): path for path in arguments.sets}
+    entries_of = {}
+    for name, path in zip(labels(list(manifests)), manifests.values(), strict=True):
+        entries_of[name] = [entry for entry in read_manifest(path) if entry["text"]][: arguments.limit]
+        if not entries_of[name]:
+            raise ValueError(f"No entry of {path} has a text that a reading could be compared with.")
+    whisper = load_whisper(read_config(arguments.checkpoint).whisper)
+    read, transcriber = load_reader(arguments.checkpoint, whisper), Transcriber(whisper)
 
     def transcribe(audio: str) -> str:
         return transcriber.transcribe(load_utterance(audio).resampled(), StageClock(torch.device("cpu")))
@@ -56,16 +76,16 @@ def main() -> None:
     if not arguments.skip_whisper:
         systems["whisper"] = transcribe
     table, clips = {}, []
-    print(f"{'set':<28}{'clips':>6}{'minutes':>9}" + "".join(f"{name:>12}" for name in systems))
-    for path in arguments.sets:
-        name = path.name if path.is_dir() else path.parent.name
-        entries = [entry for entry in read_manifest(path) if entry["text"]][: arguments.limit]
+    longest = max(27, *map(len, entries_of)) + 1
+    print(f"{'set':<{longest}}{'clips':>6}{'minutes':>9}" + "".join(f"{name:>12}" for name in systems))
+    for name, entries in entries_of.items():
         texts: dict[str, list[str]] = {system: [] for system in systems}
         for entry in tqdm(entries, desc=name, leave=False):
             for system, read_by in systems.items():
                 texts[system].append(read_by(entry["audio"]))
             clips.append(
                 {
+                    "set": name,
                     "audio": entry["audio"],
                     "text": entry["text"],
                     **{system: found[-1] for system, found in texts.items()},
@@ -73,9 +93,9 @@ def main() -> None:
             )
         references = [entry["text"] for entry in entries]
         rates = {system: round(word_error_rate(references, found), 4) for system, found in texts.items()}
-        minutes = sum(entry["duration"] for entry in entries) / 60
+        minutes = sum(entry["duration"] or load_utterance(entry["audio"]).duration for entry in entries) / 60
         table[name] = {"clips": len(entries), "minutes": round(minutes, 1), **rates}
-        print(f"{name:<28}{len(entries):>6}{minutes:>9.1f}" + "".join(f"{r:>12.3f}" for r in rates.values()))
+        print(f"{name:<{longest}}{len(entries):>6}{minutes:>9.1f}" + "".join(f"{r:>12.3f}" for r in rates.values()))
     if arguments.out:
         write_json_lines(arguments.out, clips)
     print(json.dumps({"checkpoint": arguments.checkpoint.name, "word_error_rate": table}))

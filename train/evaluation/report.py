@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from assistant.files import write_text
 from train.evaluation.figures import ALL, OF_UPPER_BOUND, Figure
 from train.evaluation.plots import draw_plots
 from train.evaluation.records import Record
@@ -46,7 +47,7 @@ def write_report(folder: Path, about: dict[str, Any], found: Sequence[Figure], r
                 lines += ["", f"**{meaning}**", "", *_table(chosen)]
         if failures := _failures([record for record in records if record["suite"] == suite]):
             lines += ["", "Why replies do not do what the instruction asks:", "", *failures]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", "utf-8")
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
 
 
 def _header(about: dict[str, Any]) -> list[str]:

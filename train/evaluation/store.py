@@ -1,5 +1,6 @@
 """What was computed once stays on disk, under the hash of all that decides it: reruns are quick, kills lose little."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -20,7 +21,7 @@ class Store:
     def json(self, kind: str, content: Any, compute: Callable[[], Any]) -> Any:
         """The result of `compute` for this `content`, computed the first time only; both are JSON values."""
         path = self._path(kind, content, ".json")
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError, ValueError):  # what a broken disk left is computed again
             return json.loads(path.read_text("utf-8"))
         result = compute()
         write_text(path, json.dumps(result, ensure_ascii=False))
@@ -29,7 +30,7 @@ class Store:
     def array(self, kind: str, content: Any, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The same for an array."""
         path = self._path(kind, content, ".npy")
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
             return np.asarray(np.load(path, allow_pickle=False))
         result = compute()
         with whole(path) as partial, partial.open("wb") as file:

@@ -17,7 +17,6 @@ from the seed and the conversation alone; clips that are there already are kept,
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -28,13 +27,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from assistant.files import write_json_lines
-from train.command_line import Files, command_line
+from assistant.files import read_text, write_json_lines
+from train.command_line import Files, command_line, told
 from train.data.manifest import refuse_held_out, write_manifest
 from train.data.spoken_form import spell_numbers
 from train.labels.target_filters import REFUSAL, language_of
 from train.synthesis.engines import SHARES, available, draw_voice
 from train.synthesis.synthesize import speak_to_file
+from train.workers import shared_out
 
 HUMAN, ASSISTANT = ("human", "user"), ("gpt", "assistant", "chatgpt", "bing", "bard")
 LONGEST_SPOKEN, LONGEST_REPLY = 60, 250  # words; a Chinese character counts as one word
@@ -125,7 +125,7 @@ def read_dialogues(path: Path) -> list[Any]:
         It is missing, or not a JSON list.
     """
     try:
-        dialogues = json.loads(path.read_text("utf-8"))
+        dialogues = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise ConversationError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(dialogues, list):
@@ -172,6 +172,7 @@ def _line(conversation: UsableDialogue, clips: list[dict[str, Any]]) -> dict[str
     return {"turns": turns, "language": conversation.language, "source": conversation.source, "id": conversation.id}
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
@@ -193,9 +194,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     everything = [job for turns in jobs for job in turns]
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        spoken = pool.imap(speak_to_file, everything, chunksize=8)
-        clips = iter(list(tqdm(spoken, total=len(everything), desc="Speaking", unit=" turns")))
+    spoken = shared_out(speak_to_file, everything, arguments.processes, chunk=8)
+    clips = iter(list(tqdm(spoken, total=len(everything), desc="Speaking", unit=" turns")))
     kept, lines, entries = [], [], []
     for conversation, turns in zip(conversations, jobs, strict=True):
         said = [next(clips) for _ in turns]

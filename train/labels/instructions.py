@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assistant.files import ASSETS
+from assistant.files import ASSETS, read_text
 
 INSTRUCTIONS = ASSETS / "instructions"
 LANGUAGES = ("english", "chinese")
@@ -87,8 +87,8 @@ class InstructionPool:
 
 def _read(path: Path) -> Task:
     try:
-        settings = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        settings = tomllib.loads(read_text(path))
+    except (OSError, ValueError) as error:
         raise InstructionError(f"{path} is not a TOML file: {error}") from error
 
     def lists(prefix: str) -> dict[str, list[str]]:

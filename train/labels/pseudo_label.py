@@ -24,6 +24,7 @@ MAX_COMPRESSION = 2.4  # zlib ratio; Whisper's own limit for a transcript that r
 MIN_WORDS = 0.6  # a second; below it Whisper has stopped early, and the rest of the clip would be learnt as silence
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
@@ -32,8 +33,7 @@ def main() -> None:
     parser.add_argument("--language", default="en")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
-    with told():
-        refuse_held_out([arguments.manifest])
+    refuse_held_out([arguments.manifest])
     torch.set_num_threads(arguments.threads)
     model = load_whisper(arguments.whisper)
     kept: list[dict[str, Any]] = []

@@ -8,7 +8,6 @@ like, and recordings that cannot be read. A reading with every third word wrong 
 than transcripts by Whisper (`train.labels.pseudo_label`), and the words are the script's.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from train.command_line import command_line, told
 from train.data.manifest import read_manifest, refuse_held_out, write_manifest
 from train.data.sentences import read_sentences
 from train.data.spoken_form import spoken_form
+from train.workers import shared_out
 
 LIKE = 75  # of 100, the share of letters in common (rapidfuzz's ratio)
 SHORTEST = 3  # words of a line; of 16 shorter ones 11 were wrong (docs/experiments.md)
@@ -40,6 +40,7 @@ def closest_line(reading: str, lines: list[str]) -> int | None:
     return None if found is None or len(found[0].split()) < SHORTEST else found[2]
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
@@ -48,20 +49,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    with told():
-        refuse_held_out([arguments.manifest])
+    refuse_held_out([arguments.manifest])
     entries = list(read_manifest(arguments.manifest))
     lines = read_sentences([arguments.script], shortest=1, longest=100)
     spoken = [spoken_form(line) for line in lines]
-    with told():
-        _reader(arguments.checkpoint)  # what is wrong with it is said here; a process that cannot start is started anew
-    context = multiprocessing.get_context("spawn")
+    _reader(arguments.checkpoint)  # what is wrong with it is said before several processes say it
+    audio = [entry["audio"] for entry in entries]
+    readings = shared_out(_read, audio, arguments.processes, 16, _start_worker, (arguments.checkpoint,))
     kept = []
-    with context.Pool(arguments.processes, _start_worker, (arguments.checkpoint,)) as pool:
-        readings = pool.imap(_read, [entry["audio"] for entry in entries], chunksize=16)
-        for entry, reading in zip(tqdm(entries, desc="Reading", unit=" clips"), readings, strict=True):
-            if (line := closest_line(spoken_form(reading), spoken)) is not None:
-                kept.append({**entry, "text": lines[line]})
+    for entry, reading in zip(tqdm(entries, desc="Reading", unit=" clips"), readings, strict=True):
+        if (line := closest_line(spoken_form(reading), spoken)) is not None:
+            kept.append({**entry, "text": lines[line]})
     write_manifest(arguments.out / "manifest.jsonl", kept)
     print(f"{len(kept):,} recordings say a line of the script; of {len(entries) - len(kept):,} it is not certain.")
 

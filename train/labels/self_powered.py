@@ -32,7 +32,7 @@ from assistant.model.completion import Completion, complete
 from assistant.model.llm import LLM, load_llm
 from assistant.model.prompt import user_turn
 from assistant.model.weights import WeightsError
-from train.command_line import Files, command_line
+from train.command_line import Files, command_line, told
 from train.data.manifest import write_manifest
 from train.data.utterances import read_utterances
 from train.labels.instructions import INSTRUCTIONS, InstructionPool, Task
@@ -99,6 +99,14 @@ def _part_path(out: Path, jobs: Sequence[Job], settings: Sequence[Any]) -> Path:
     return out / "parts" / f"{digest[:24]}.json"
 
 
+def _whole(path: Path, jobs: Sequence[Job]) -> bool:
+    """Whether a part is there; what a broken disk left of one is written anew."""
+    try:
+        return len(json.loads(path.read_text("utf-8"))) == len(jobs)
+    except (FileNotFoundError, ValueError, TypeError):
+        return False
+
+
 def _write(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
@@ -154,6 +162,7 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     return parser, parser.parse_args()
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser, arguments = _arguments()
@@ -167,7 +176,7 @@ def main() -> None:
         settings = (arguments.llm, arguments.precision, arguments.max_tokens)
         paths = [_part_path(arguments.out, part, settings) for part in parts]
         mine = range(state.process_index, len(parts), state.num_processes)
-        missing = [index for index in mine if not paths[index].exists()]
+        missing = [index for index in mine if not _whole(paths[index], parts[index])]
         if missing:
             llm = load_llm(arguments.llm, arguments.precision, state.device)
             _work(llm, [(parts[index], paths[index]) for index in missing], arguments.max_tokens, state.is_main_process)

@@ -5,7 +5,6 @@ a smaller limit gives the first of them. Text is taken only from files that trai
 trained on, from the hundredth that `train.stages.ctc.held_out` keeps.
 """
 
-import os
 import random
 import re
 import subprocess
@@ -20,7 +19,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from assistant.files import ASSETS, SAMPLES, read_json_lines
+from assistant.files import ASSETS, SAMPLES, read_json_lines, whole
 from assistant.sound.audio import MIN_DURATION, SAMPLE_RATE, load_utterance
 from train.data.augmentation import add_noise, reverberate
 from train.data.manifest import held_out, read_manifest, write_manifest
@@ -231,10 +230,8 @@ def _voice_for(part: str, voice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    soundfile.write(partial, samples / max(1, np.abs(samples).max()), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        soundfile.write(partial, samples / max(1, np.abs(samples).max()), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
 
 
 # No speech, bad conditions --------------------------------------------------------------------------------------------

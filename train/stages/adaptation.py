@@ -133,6 +133,10 @@ class CtcObjective(Objective):
         features, lengths = perturb([sample.features.float() for sample in samples], rng)
         return {"features": features, "lengths": lengths, "labels": [self._labeller(sample.text) for sample in samples]}
 
+    def named(self, indices: list[int], rng: np.random.Generator) -> list[str]:
+        """See `Objective`."""
+        return self._cache.named([self._training[index] for index in indices])
+
     def evaluate(self) -> dict[str, float]:
         """Word error rate on held-out sentences."""
         return {"validation_wer": reading_error(self._speech_lm, self._validation)}

@@ -10,7 +10,7 @@ interrupted run; `accelerate launch -m train.stages.instruction_tuning …` uses
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,8 @@ from train.stages.whisper_start import learn, start_from_whisper
 
 VALIDATION = 64  # held-out examples that are looked at with every checkpoint
 LONGEST_TARGET = 160  # tokens
+SELF_POWERED = dict.fromkeys(("text", "task", "instruction", "language", "target"), str)  # what a line must hold
+CONVERSATION = {"turns": list}
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,13 @@ class TuningObjective(Objective):
         recipe, rng = self._recipe, random.Random(self._recipe.loop.seed)
         pool = InstructionPool.load()
         examples: list[Example] = []
-        for line in _lines(recipe.self_powered):
+        for line in _lines(recipe.self_powered, SELF_POWERED):
             if recipe.targets == "transcripts":
                 instruction = pool.draw("recognition", line["language"], rng)
                 examples.append(transcription_example(line["text"], instruction, after=rng.random() < 0.5))
             else:
                 examples.append(self_powered_example(line))
-        for line in _lines(recipe.conversations):
+        for line in _lines(recipe.conversations, CONVERSATION):
             examples += conversation_examples(line)
         if self._recordings.get(""):
             wanted = int(recipe.no_speech * len(examples))
@@ -228,11 +230,17 @@ class TuningObjective(Objective):
         """See `Objective`."""
         return self._batch([self._training[index] for index in indices], rng)
 
+    def named(self, indices: list[int], rng: np.random.Generator) -> list[str]:
+        """See `Objective`."""
+        return self._cache.named(self._drawn([self._training[index] for index in indices], rng))
+
+    def _drawn(self, examples: list[Example], rng: np.random.Generator | None) -> list[int]:
+        """The places in the cache of a recording for each of the examples' texts, in order: the first without `rng`."""
+        choices = [self._recordings[text] for example in examples for text in example.spoken]
+        return [recordings[int(rng.integers(len(recordings))) if rng else 0] for recordings in choices]
+
     def _batch(self, examples: list[Example], rng: np.random.Generator | None) -> dict[str, Any]:
-        clips = []
-        for text in (text for example in examples for text in example.spoken):
-            recordings = self._recordings[text]
-            clips.append(self._cache[recordings[int(rng.integers(len(recordings))) if rng else 0]].features.float())
+        clips = [self._cache[place].features.float() for place in self._drawn(examples, rng)]
         features, lengths = pad_features(clips) if rng is None else perturb(clips, rng)
         return {"features": features, "lengths": lengths, "examples": examples}
 
@@ -263,9 +271,9 @@ class TuningObjective(Objective):
             self._llm.tokenizer.save_pretrained(folder / TUNED_LLM)
 
 
-def _lines(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _lines(paths: Iterable[Path], needed: Mapping[str, type]) -> Iterator[dict[str, Any]]:
     """The objects of JSON-lines files, one file after the other."""
-    return itertools.chain.from_iterable(map(read_json_lines, paths))
+    return itertools.chain.from_iterable(read_json_lines(path, needed) for path in paths)
 
 
 def _held_out(example: Example) -> bool:

@@ -2,10 +2,11 @@
 
 A stage hands over an `Objective`: a model whose `forward` gives losses, and how to make batches for it. All randomness
 of a step follows from the seed and the step, so a run that was killed goes on as if nothing had happened.
+
+A step whose loss or gradient is not finite is left out: it changes nothing, and the log names its samples.
 """
 
 import contextlib
-import json
 import math
 import time
 from abc import ABC, abstractmethod
@@ -17,14 +18,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from assistant.files import read_json_lines, write_json_lines
+from assistant.files import whole_folder
+from assistant.model.checkpoint import not_finite
 from assistant.model.speech_encoder import FRAMES_PER_SECOND
+from train.stages.log import Log
 from train.stages.training_state import load_state, save_state
+
+PATIENCE = 5  # steps in a row that may be left out
+
+
+class TrainingError(ValueError):
+    """Training has gone wrong and ends; the message says how, and what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,17 @@ class Objective(ABC):
     def batch(self, indices: list[int], rng: np.random.Generator) -> dict[str, Any]:
         """The keyword arguments of the model's forward for these samples."""
 
+    def named(self, indices: list[int], rng: np.random.Generator) -> list[str]:
+        """What the batch of the same arguments holds, in words for the log; what is known to be broken comes first."""
+        return [f"sample {index}" for index in indices]
+
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out samples."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Write what is shipped of the model, atomically."""
+        """Write what is shipped of the model into an empty folder."""
 
     def skipped(self) -> list[dict[str, str]]:
         """Samples that cannot be learnt from, each with the reason; listed in the run's folder."""
@@ -80,6 +93,15 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
     """Train until `loop.steps`; continues the run in `out` when there is one.
 
     Writes `state.safetensors` (to go on), `checkpoint/` (to use), `log.jsonl`, `skipped.jsonl` and TensorBoard events.
+
+    Raises
+    ------
+    TrainingError
+        Several steps in a row had to be left out, or what was learnt is not finite. The last good checkpoint stays.
+    StateError
+        The run cannot be gone on with.
+    OSError
+        Something cannot be written. What was written before is whole.
     """
     accelerator = Accelerator(mixed_precision=loop.precision, cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW(objective.groups(), betas=(0.9, 0.98), fused=True)
@@ -102,7 +124,7 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
     micro_batches = iter(DataLoader(plan, batch_size=None, num_workers=loop.workers))
 
     log = Log(out, start, objective.skipped()) if accelerator.is_main_process else None
-    seen, clock = 0, time.perf_counter()
+    seen, clock, left_out, in_a_row = 0, time.perf_counter(), 0, 0
     for step in tqdm(
         range(start, loop.steps),
         initial=start,
@@ -116,36 +138,78 @@ def fit(objective: Objective, loop: Loop, out: Path) -> None:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate(step, loop)
         totals: dict[str, float] = {}
+        suspects: list[tuple[int, list[int], bool]] = []  # batches of this step, and whether a loss was not finite
         for micro in range(loop.accumulate):
-            batch = send_to_device(next(micro_batches), accelerator.device)
+            number, indices, batch = next(micro_batches)
+            batch = send_to_device(batch, accelerator.device)
             last = micro + 1 == loop.accumulate
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
                 losses: dict[str, Tensor] = model(**batch)
                 accelerator.backward(losses["loss"] / loop.accumulate)
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value.item() / loop.accumulate
+            values = {name: value.item() for name, value in losses.items()}
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value / loop.accumulate
+            suspects.append((number, indices, not all(map(math.isfinite, values.values()))))
             seen += len(batch["lengths"]) * accelerator.num_processes
-        accelerator.clip_grad_norm_(model.parameters(), loop.clip)
-        prepared.step()
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), loop.clip))
+        done = step + 1
+        finite = math.isfinite(norm) and not any(guilty for *_, guilty in suspects)
+        if accelerator.reduce(torch.tensor(float(not finite), device=accelerator.device), "sum").item() > 0:
+            left_out, in_a_row = left_out + 1, in_a_row + 1
+            samples = gather_object(
+                [
+                    (name, guilty)
+                    for number, indices, guilty in suspects
+                    for name in objective.named(indices, plan.draws(number))
+                ]
+            )
+            if log:
+                log.leave_out(done, [name for name, guilty in samples if guilty] or [name for name, _ in samples])
+            if in_a_row == PATIENCE or done == left_out == loop.steps:
+                raise TrainingError(
+                    f"Training ends at step {done}: the loss or the gradient of {in_a_row} steps in a row was not a "
+                    f"finite number. {_kept(out)} {out / 'log.jsonl'} names the samples of those steps: look at them, "
+                    "or lower the learning rate."
+                )
+        else:
+            prepared.step()
+            in_a_row = 0
         prepared.zero_grad()
 
-        done = step + 1
         if done % loop.log_every == 0 or done == loop.steps:
             means = accelerator.reduce(torch.tensor(list(totals.values()), device=accelerator.device), "mean").tolist()
             if log:
                 rate = seen / (time.perf_counter() - clock)
                 log.write(done, dict(zip(totals, means, strict=True)), samples_per_s=rate)
-        if log and loop.keep_every and done % loop.keep_every == 0:
-            objective.export(out / f"checkpoint-{done}")
-        if done % loop.save_every == 0 or done == loop.steps:
-            save_state(state, model, optimizer, done)  # every process takes part, the first one writes
+        kept = bool(loop.keep_every) and done % loop.keep_every == 0
+        saved = done % loop.save_every == 0 or done == loop.steps
+        if (kept or saved) and (broken := not_finite(learnt(objective.model))):
+            raise TrainingError(f"Training ends at step {done}: {broken} is no longer finite. {_kept(out)}")
+        if log and kept:
+            _export(objective, out / f"checkpoint-{done}")
+        if saved:
             if log:
-                objective.export(out / "checkpoint")
+                _export(objective, out / "checkpoint")
+            # After the checkpoint: a run that was killed between them makes both again. Every process takes part.
+            save_state(state, model, optimizer, done)
+            if log:
                 objective.model.eval()
                 log.write(done, objective.evaluate())
                 objective.model.train()
             accelerator.wait_for_everyone()
+    if left_out:
+        accelerator.print(f"{left_out} of {loop.steps - start} steps were left out; {out / 'log.jsonl'} says which.")
     accelerator.end_training()
+
+
+def _export(objective: Objective, folder: Path) -> None:
+    with whole_folder(folder) as partial:
+        objective.export(partial)
+
+
+def _kept(out: Path) -> str:
+    there = (out / "state.safetensors").exists()
+    return f"The last good checkpoint and state are in {out}." if there else "Nothing was saved."
 
 
 def learning_rate(step: int, loop: Loop) -> float:
@@ -156,13 +220,18 @@ def learning_rate(step: int, loop: Loop) -> float:
     return min((step + 1) / max(loop.warmup, 1), 1.0, (loop.steps - step) / max(loop.decay * loop.steps, 1))
 
 
+def learnt(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that learn, by name."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def trainable(model: nn.Module) -> int:
     """Number of parameters that learn."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in learnt(model).values())
 
 
-class BatchPlan(Dataset[dict[str, Any]]):
-    """Which samples each batch of one process holds, for every batch that is left of a run; made on demand."""
+class BatchPlan(Dataset[tuple[int, list[int], dict[str, Any]]]):
+    """Each batch of one process that is left of a run: its number, its samples, what they are made to on demand."""
 
     def __init__(self, objective: Objective, loop: Loop, start: int, process: int = 0, processes: int = 1) -> None:
         self._objective, self._seed = objective, loop.seed
@@ -179,11 +248,15 @@ class BatchPlan(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> tuple[int, list[int], dict[str, Any]]:
         if index >= len(self._batches):
             raise IndexError(index)
         number, indices = self._batches[index]
-        return self._objective.batch(indices, np.random.default_rng([self._seed, number]))
+        return number, indices, self._objective.batch(indices, self.draws(number))
+
+    def draws(self, number: int) -> np.random.Generator:
+        """All that is drawn for the batch of this number."""
+        return np.random.default_rng([self._seed, number])
 
 
 def batches(lengths: list[int], frames: int, seed: int) -> Iterator[list[int]]:
@@ -206,27 +279,3 @@ def batches(lengths: list[int], frames: int, seed: int) -> Iterator[list[int]]:
         epoch_batches.append(batch)
         yield from (epoch_batches[i] for i in rng.permutation(len(epoch_batches)))
         epoch += 1
-
-
-class Log:
-    """Figures of a run, as JSON lines and for TensorBoard; what was logged after the last checkpoint is dropped."""
-
-    def __init__(self, out: Path, start: int, skipped: list[dict[str, str]]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._path = out / "log.jsonl"
-        known = list(read_json_lines(self._path)) if self._path.exists() else []
-        write_json_lines(self._path, (figures for figures in known if figures["step"] <= start))
-        write_json_lines(out / "skipped.jsonl", skipped)
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
-
-    def write(self, step: int, figures: dict[str, float], **more: float) -> None:
-        """Log figures at a number of finished steps; shown above the progress bar, too."""
-        figures = figures | more
-        with self._path.open("a", encoding="utf-8") as file:
-            rounded = {name: round(value, 4) if math.isfinite(value) else None for name, value in figures.items()}
-            file.write(json.dumps({"step": step, **rounded}) + "\n")
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
-        self._board.flush()
-        tqdm.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))

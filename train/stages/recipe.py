@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from assistant.files import read_text
 from train.stages.loop import Loop
 
 Recipe = TypeVar("Recipe")
@@ -37,13 +38,15 @@ def read_recipe(kind: type[Recipe], path: Path, changes: list[str] | None = None
         Missing or unreadable file, unknown or missing entries, values of the wrong type.
     """
     try:
-        entries = tomllib.loads(path.read_text("utf-8"))
+        entries = tomllib.loads(read_text(path))
         for change in changes or []:
             _merge(entries, tomllib.loads(change))
     except OSError as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"The recipe {path}, or a change to it, is not valid TOML: {error}.") from error
+    except ValueError as error:
+        raise RecipeError(f"The recipe {error}") from error
     return _build(kind, entries, str(path))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from train.command_line import command_line, told
-from train.stages.loop import Objective, fit
+from train.stages.loop import Objective, TrainingError, fit
 from train.stages.recipe import StageRecipe, read_recipe
 
 Kind = TypeVar("Kind", bound=StageRecipe)
@@ -19,4 +19,10 @@ def run(description: str | None, kind: type[Kind], objective: Callable[[Kind], O
     arguments = parser.parse_args()
     with told():
         recipe = read_recipe(kind, arguments.recipe, arguments.set)
-        fit(objective(recipe), recipe.loop, arguments.out)
+        try:
+            fit(objective(recipe), recipe.loop, arguments.out)
+        except (RuntimeError, ValueError) as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).strip().splitlines()[-1]  # what comes before is the worker's traceback
+            raise TrainingError(f"A process that prepares batches has failed: {reason}") from error

@@ -4,13 +4,14 @@ All randomness of a step is drawn from (seed, step) and the learning rate follow
 nor a scheduler have anything to keep. Frozen parameters are not kept either: the base models are where they came from.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as distributed
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -20,17 +21,22 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from assistant.files import whole
+from assistant.model.checkpoint import not_finite, write_tensors
 
 
 class StateError(ValueError):
-    """The state does not belong to this run; the message says what to do."""
+    """The state cannot be used; the message says why and what to do."""
 
 
 def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Save parameters, optimiser moments and the number of finished steps; call it on every process of a run.
 
     Works for plain, distributed and sharded (FSDP) models: the file is the same.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, as on a full disk; the file stays as it is.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     parameters: Any = get_model_state_dict(model, options=options)  # their types allow much that does not occur here
@@ -40,8 +46,7 @@ def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
     tensors = {f"module/{name}": value for name, value in parameters.items()}
     for parameter, state in moments["state"].items():
         tensors |= {f"optimizer/{parameter}/{name}": value for name, value in state.items()}
-    with whole(path) as partial:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"step": str(step)})
+    write_tensors(path, tensors, {"step": str(step)})
 
 
 def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -50,13 +55,25 @@ def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
     Raises
     ------
     StateError
-        The file is of a model of another shape or other words: other data or another recipe.
+        The file is damaged, or of a model of another shape or other words: other data or another recipe.
     """
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
+    try:
+        with safe_open(path, "pt") as file:
+            step = int(file.metadata()["step"])
+        tensors = load_file(path)
+        if odd := next(
+            (name for name in tensors if not re.fullmatch("module/[^/]+|optimizer/[^/]+/[^/]+", name)), None
+        ):
+            raise ValueError(f"it holds {odd}, which no training run writes")
+        if broken := not_finite(tensors):
+            raise ValueError(f"{broken} holds values that are no numbers")
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{path} cannot be gone on from: {error}. Put a copy of it back, or delete it to begin anew."
+        ) from error
     parameters: dict[str, Tensor] = {}
     moments: dict[str, dict[str, Tensor]] = {}
-    for name, value in load_file(path).items():
+    for name, value in tensors.items():
         owner, *rest = name.split("/")
         if owner == "module":
             parameters[rest[0]] = value

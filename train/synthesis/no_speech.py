@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from assistant.files import whole
 from assistant.sound.audio import SAMPLE_RATE
-from train.command_line import command_line
+from train.command_line import command_line, told
 from train.data.augmentation import add_noise, reverberate
 from train.data.manifest import WITHOUT_SPEECH, write_manifest
 
@@ -79,6 +79,7 @@ def sounds(count: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
         yield kind, (samples * (loudness / np.abs(samples).max())).astype(np.float32)
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)

@@ -2,12 +2,14 @@
 
     python -m train.synthesis.synthesize ../shared/data/text --out runs/synthetic --count 30000
 
-Sentences are drawn and voices assigned from the seed alone, so the same command writes the same corpus; clips that
-are already there are kept, so an interrupted run goes on where it stopped. Engines: `hibari` (neural, in a wheel),
+Sentences are drawn and voices assigned from the seed alone, so the same command writes the same corpus. Clips that are
+already there are kept, so an interrupted run goes on where it stopped; a clip's name says which words and which voice
+it was made from, so that none is taken for another. Engines: `hibari` (neural, in a wheel),
 `flite` and `espeak` (their programs, when installed), `kokoro` (45 voices and their blends, slow; kokoro.py).
 """
 
-import multiprocessing
+import hashlib
+import json
 import os
 import random
 import subprocess
@@ -25,6 +27,7 @@ from train.data.sentences import SENTENCES, read_sentences
 from train.data.spoken_form import spell_numbers
 from train.synthesis import kokoro
 from train.synthesis.engines import SHARES, available, draw_voice, speak
+from train.workers import shared_out
 
 
 def speak_to_file(job: dict[str, Any]) -> dict[str, Any] | None:
@@ -60,18 +63,18 @@ def plan(
     jobs = []
     for index, text in enumerate(chosen):
         engine = rng.choices(list(engines), list(engines.values()))[0]
-        jobs.append(
-            {
-                "audio": str(out / f"{index // 1000:03d}" / f"{index:06d}.flac"),
-                "spoken": spell_numbers(text),
-                "engine": engine,
-                "voice": draw_voice(engine, rng, language),
-                "seed": rng.randrange(2**31),
-            }
-        )
+        job: dict[str, Any] = {
+            "spoken": spell_numbers(text),
+            "engine": engine,
+            "voice": draw_voice(engine, rng, language),
+            "seed": rng.randrange(2**31),
+        }
+        digest = hashlib.sha256(json.dumps(job).encode()).hexdigest()[:8]
+        jobs.append({"audio": str(out / f"{index // 1000:03d}" / f"{index:06d}-{digest}.flac"), **job})
     return jobs
 
 
+@told()
 def main() -> None:
     """Command line; see the top of the file."""
     parser = command_line(__doc__)
@@ -84,8 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    with told():
-        refuse_held_out(arguments.text)
+    refuse_held_out(arguments.text)
     language, shares = arguments.language, SHARES[arguments.language]
     if arguments.engines:
         shares = {name: float(share) for name, share in (item.split("=") for item in arguments.engines.split(","))}
@@ -97,13 +99,9 @@ def main() -> None:
         except OSError as error:
             raise SystemExit(f"{error} Leave kokoro out of --engines, or try again.") from error
     sentences = read_sentences(arguments.text, language=language)
-    try:
-        jobs = plan(sentences, arguments.out, arguments.count, shares, arguments.seed, language)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        spoken = pool.imap(speak_to_file, jobs, chunksize=16)
-        results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))
+    jobs = plan(sentences, arguments.out, arguments.count, shares, arguments.seed, language)
+    spoken = shared_out(speak_to_file, jobs, arguments.processes, chunk=16)
+    results = list(tqdm(spoken, total=len(jobs), desc="Speaking", unit=" clips"))
     entries = [entry for entry in results if entry]
     write_manifest(arguments.out / "manifest.jsonl", entries)
     hours = sum(entry["duration"] for entry in entries) / 3600

@@ -1,8 +1,13 @@
 """Word error rates: what cannot be heard does not count, what was said wrongly does."""
 
+import json
+import sys
+from pathlib import Path
+
 import pytest
 
-from train.evaluation.reading import word_error_rate
+from train.evaluation import reading
+from train.evaluation.reading import labels, word_error_rate
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,32 @@ def test_an_empty_reference_is_left_out(empty: str) -> None:
 def test_lists_of_different_length_are_an_error() -> None:
     with pytest.raises(ValueError):
         word_error_rate(["a", "b"], ["a"])
+
+
+def test_sets_of_the_same_name_have_rows_of_their_own() -> None:
+    manifests = [
+        "/a/dev/manifest.jsonl",
+        "/b/dev/manifest.jsonl",
+        "/b/x/one.jsonl",
+        "/b/x/two.jsonl",
+        "/c/manifest.jsonl",
+    ]
+    assert labels([Path(path) for path in manifests]) == ["a/dev", "b/dev", "one", "two", "c"]
+    assert len(set(labels([Path("/a/x.jsonl"), Path("/a/x.jsonl.gz"), Path("/a/x/manifest.jsonl")]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"audio": "a.wav"}, {"audio": "b.wav", "text": ""}], "No entry of .* has a text"),
+        ([{"audio": "a.wav", "text": 3}], 'line 1: "text" must be'),
+        ([], "No entry of .* has a text"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_with_ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[dict[str, object]], said: str
+) -> None:
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(sys, "argv", ["reading", str(tmp_path)])
+    with pytest.raises(SystemExit, match=said):
+        reading.main()

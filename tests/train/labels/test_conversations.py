@@ -3,9 +3,7 @@
 import json
 import sys
 from collections import Counter
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,9 +27,8 @@ def dialogue(*turns: str, first: str = "human") -> dict[str, Any]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path) -> None:
-    """The command line, with threads for processes so that engines can be replaced."""
-    context = SimpleNamespace(Pool=ThreadPool)
-    monkeypatch.setattr(conversations.multiprocessing, "get_context", lambda method: context)
+    """The command line, in this process so that engines can be replaced."""
+    monkeypatch.setattr(conversations, "shared_out", lambda work, jobs, *more, **options: map(work, jobs))
     monkeypatch.setattr(sys, "argv", ["conversations", str(source), "--out", str(out), "--processes", "1"])
     conversations.main()
 

@@ -255,7 +255,7 @@ def test_a_hugging_face_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         (lambda folder: folder / "dev", "held out"),
         (lambda folder: folder / "set@test", "held out"),
         (lambda folder: folder / "empty", "neither manifests"),
-        (lambda folder: folder / "broken.jsonl", "broken.jsonl: entry 2 is not a manifest entry"),
+        (lambda folder: folder / "broken.jsonl", 'broken.jsonl, line 2: "audio" must be str, and is'),
     ],
 )
 def test_what_cannot_be_used_is_said_in_a_sentence(

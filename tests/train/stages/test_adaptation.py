@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from assistant.files import ROOT
+from assistant.model import checkpoint
 from assistant.model.checkpoint import read_config, read_connector
 from tests.train.stages.test_ctc import RARE, SENTENCES, VERBS, WIDTH, word_tokenizer
 from train.data.features import FeatureCache
@@ -94,7 +96,7 @@ def kill_after_first_checkpoint(arguments: list[str], out: Path) -> int:
     )
     assert process.stderr is not None
     deadline = time.monotonic() + 120
-    while not (out / "checkpoint" / "config.json").exists():
+    while not (out / "state.safetensors").exists():  # written after the checkpoint
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline, "no checkpoint within two minutes"
         time.sleep(0.002)
@@ -255,3 +257,116 @@ def test_a_folder_without_features_ends_the_run_and_is_named(
     with pytest.raises(SystemExit, match=rf"{folder} {said}.*python -m train\.data\.features MANIFEST --out {folder}"):
         train(monkeypatch, options(cache, tmp_path / "run", f'features=["{cache}", "{folder}"]'))
     assert not (tmp_path / "run").exists()
+
+
+# What goes wrong --------------------------------------------------------------------------------------------------
+
+
+def spoil(cache: Path, value: float, rows: slice = slice(46, 88)) -> None:
+    features = np.load(cache / "0-0000.npy")
+    features[rows, 3] = value
+    np.save(cache / "0-0000.npy", features)
+
+
+def finite(out: Path) -> bool:
+    tensors = [load_file(path) for path in (out / "state.safetensors", out / "checkpoint" / "connector.safetensors")]
+    return all(value.float().isfinite().all() for state in tensors for value in state.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_left_out_and_its_samples_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, value: float
+) -> None:
+    spoil(cache, value)
+    train(monkeypatch, options(cache, tmp_path / "run", "loop.log_every=1", steps=12, save=4))
+    broken = next(e for e in FeatureCache([cache]).entries if e["start"] <= 70 < e["start"] + e["frames"])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    left_out = [line for line in lines if "left_out" in line]
+    assert 1 <= len(left_out) < 10 and finite(tmp_path / "run")
+    for line in left_out:
+        assert broken["text"] in line["left_out"][0] and "NaN or infinite" in line["left_out"][0]
+
+
+def test_several_in_a_row_end_the_run_and_the_last_good_checkpoint_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    train(monkeypatch, options(cache, tmp_path / "run", steps=4, save=2))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    spoil(cache, float("nan"), slice(None))
+    with pytest.raises(SystemExit, match=r"ends at step 9: .* of 5 steps in a row .*last good checkpoint") as ended:
+        train(monkeypatch, options(cache, tmp_path / "run", steps=40, save=50))
+    assert ended.value.code not in (0, None)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")} == before
+    with pytest.raises(SystemExit, match="Nothing was saved"):
+        train(monkeypatch, options(cache, tmp_path / "another", steps=3, save=50))
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    """The loss is finite; and a step that is left out leaves weights and moments as the step before had them."""
+    train(monkeypatch, options(cache, tmp_path / "run", steps=2, save=2))
+    before = load_file(tmp_path / "run" / "state.safetensors")
+    original, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def spoilt(parameters: object, *more: object, **options: object) -> torch.Tensor:
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        calls.append(parameters[0].grad.fill_(float("inf")))
+        return original(parameters, *more, **options)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoilt)
+    train(monkeypatch, options(cache, tmp_path / "run", steps=4, save=4))
+    after = load_file(tmp_path / "run" / "state.safetensors")
+    assert len(calls) == 2 and all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("file", ["state.safetensors", "checkpoint/connector.safetensors"])
+def test_a_full_disk_is_said_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, file: str, told: bool
+) -> None:
+    """Even when the library that writes does not say that it could not."""
+    out, original = tmp_path / "run", checkpoint.save_file
+    train(monkeypatch, options(cache, out, steps=2, save=2))
+    before = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+
+    def full(tensors: object, path: Path, about: object = None) -> None:
+        original(tensors, path, about)
+        if Path(file).name in path.name:
+            path.write_bytes(path.read_bytes()[:-50])
+            if told:
+                raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(SystemExit, match=r"No space left.*make room" if told else r"safetensors cannot be written"):
+        train(monkeypatch, options(cache, out, steps=4, save=2))
+    assert not list(out.rglob("*.partial"))
+    state = out / "state.safetensors"
+    assert state.read_bytes() == before[state]
+    if file != "state.safetensors":
+        assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == before
+    monkeypatch.setattr(checkpoint, "save_file", original)
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "lo')  # and what a kill leaves of a line
+    train(monkeypatch, options(cache, out, steps=4, save=2))
+    assert finite(out) and max(curve(out)) == 4
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "another file", "nan"])
+def test_a_damaged_state_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, damage: str
+) -> None:
+    train(monkeypatch, options(cache, tmp_path / "run", steps=2))
+    state = tmp_path / "run" / "state.safetensors"
+    if damage == "cut off":
+        state.write_bytes(state.read_bytes()[:-100])
+    elif damage == "empty":
+        state.write_bytes(b"")
+    elif damage == "another file":
+        save_file({"a": torch.ones(1)}, state)
+    else:
+        tensors = load_file(state)
+        next(value for value in tensors.values() if value.ndim and value.is_floating_point()).fill_(float("nan"))
+        save_file(tensors, state, {"step": "2"})
+    with pytest.raises(SystemExit, match=r"state\.safetensors cannot be gone on from.*delete it to begin anew"):
+        train(monkeypatch, options(cache, tmp_path / "run", steps=4))
