@@ -17,8 +17,6 @@ from ui.machine import Machine
 from ui.texts import ENGLISH, TEXTS, Texts
 from ui.visit import Visits, Voices, Wishes
 
-KEEP, SWEEP = 600, 60  # seconds after which files that passed through Gradio are deleted, and between two looks
-
 COMMON: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # Never kept waiting by Gradio, yet queued: only a queued listener streams, and notices a visitor who leaves. The
 # line in which visitors wait for the models is our own, since it can say how long it is.
@@ -37,7 +35,7 @@ def build_page(machine: Machine, visits: Visits, voices: Voices, samples: Path) 
     clips = read_samples(samples)
     if clips:
         gr.set_static_paths([samples])
-    with gr.Blocks(title=ENGLISH.title, analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
+    with gr.Blocks(title=ENGLISH.title, analytics_enabled=False) as page:
         layout = Layout(hardware(), clips)
         _Page(page, Answering(machine, visits, voices, layout))
     return page
@@ -180,7 +178,7 @@ class _Page:
         yield {at.status: fragments.status(texts.ready)}
 
     def export(self, kind: str, key: str, texts: Texts) -> Updates:
-        """The session as a file to download, which Gradio serves from its cache and deletes after `KEEP`."""
+        """The session as a file to download, which Gradio serves from the visitors' folder (`ui.serving`)."""
         at, visit = self.layout, self.visits.find(key)
         if visit is None or not visit.rounds:
             return {at.download: None, at.status: fragments.status(texts.nothing_to_export, "problem")}

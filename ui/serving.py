@@ -4,6 +4,7 @@ import contextlib
 import functools
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ui.visit import MOST, Visits, Voices
 
 MAX_UPLOAD = 50 * 2**20  # bytes; two minutes of the best microphone are 46 MB
 WAITING = 32  # requests that Gradio itself may hold
+KEEP, SWEEP = 600, 60  # seconds after which files that visitors brought are deleted, and between two looks
 THREADS = 96  # for visitors: one for each who is hands-free or waits, and some for the quick things
 
 
@@ -135,5 +137,23 @@ def check_certificate(certificate: Path, key: Path) -> None:
 @contextlib.contextmanager
 def visitors_folder() -> Iterator[Path]:
     """The one place where visitors' recordings are written, within the cache; gone when the server is."""
+    over = threading.Event()
+
+    def forget() -> None:
+        while not over.wait(SWEEP):
+            delete_older(folder, KEEP)
+
     with folder_of_our_own(cache_directory(), "visitors-") as folder, temporary_files_in(folder):
-        yield folder
+        threading.Thread(target=forget, name="forget", daemon=True).start()
+        try:
+            yield folder
+        finally:
+            over.set()
+
+
+def delete_older(folder: Path, seconds: float) -> None:
+    """Delete what passed through Gradio so long ago. Its own way of it ends for good at the first upload meanwhile."""
+    for path in (folder / "page").rglob("*"):
+        with contextlib.suppress(OSError):  # gone already, or a folder that is not empty
+            if time.time() - path.stat().st_ctime > seconds:
+                path.rmdir() if path.is_dir() else path.unlink()

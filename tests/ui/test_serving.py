@@ -239,6 +239,18 @@ def test_models_that_do_not_load_close_the_page_and_leave_nothing(
     assert len(shown) == 1 and list((tmp_path / "cache").iterdir()) == []
 
 
+def test_what_visitors_brought_is_deleted_in_time_and_nothing_else(tmp_path: Path) -> None:
+    brought, mark = tmp_path / "page" / "a1" / "said.wav", tmp_path / "alive"
+    brought.parent.mkdir(parents=True)
+    for path in (brought, mark):
+        path.touch()
+    serving.delete_older(tmp_path, 600)
+    assert brought.exists()
+    serving.delete_older(tmp_path, -1)
+    serving.delete_older(tmp_path, -1)
+    assert not brought.parent.exists() and mark.exists()
+
+
 PAGE = """
 import sys, threading
 from pathlib import Path
