@@ -75,6 +75,13 @@ def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
     return kept(target, convert)
 
 
+@contextlib.contextmanager
+def original(name: str) -> Iterator[Path]:
+    """Within this block: the file as it was published, verified; see `locate` for what may go wrong."""
+    with _staging(cache_directory() / name) as staging:
+        yield _source(registry()[name], staging)
+
+
 def kept(target: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `target` of the cache, verified; where it is missing or damaged `fill` makes it, in one step.
 

@@ -151,6 +151,15 @@ def test_parts_of_packages_are_joined(model_file: ModelFile, tmp_path: Path, mon
     assert intact(locate("tiny", {"tiny": ModelFile(**{**vars(model_file), "parts": parts})}))
 
 
+def test_the_original_is_lent_and_nothing_stays(
+    model_file: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "registry", lambda: {"tiny": model_file})
+    with weights.original("tiny") as path:
+        assert path == tmp_path / "given" / "tiny.bin"
+    assert left_over(tmp_path) == []
+
+
 def test_no_source_at_all_says_what_to_do(model_file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EARSHOT_WEIGHTS")
     described = ModelFile(**{**vars(model_file), "parts": ["not_installed_xyz/a.bin"], "packages": ["not-there==1"]})
