@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "assets"
 SAMPLES = ASSETS / "samples"
 CHECKPOINT = ASSETS / "checkpoints" / "v1"  # the speech-LLM that ships
+DEFAULT_LLM = "qwen2.5-coder-0.5b-instruct"  # answers unless another is asked for; a name in models.toml
 
 
 def cache_directory() -> Path:

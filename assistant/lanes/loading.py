@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from assistant.files import CHECKPOINT
+from assistant.files import CHECKPOINT, DEFAULT_LLM
 from assistant.lanes.cascade import CascadeLane
 from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Lane
@@ -20,9 +20,9 @@ from assistant.model.transcriber import Transcriber
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What to load; the defaults run on any laptop. None takes the base model that the checkpoint was trained with.
+    """What to load; the defaults run on any laptop. None takes the LLM that the checkpoint belongs to, if to any.
 
-    The cascade alone takes any `llm` and any `whisper`; the end-to-end lane those that `checkpoint` was trained for.
+    Both lanes take any chat `llm`; `whisper` is free for the cascade alone, as `checkpoint` was trained on one.
     """
 
     llm: str | None = None
@@ -48,7 +48,7 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     config = read_config(options.checkpoint)
     speech = END_TO_END in options.lanes
     lora = read_lora(options.checkpoint, config) if speech else None
-    llm = load_llm(options.llm or config.llm, options.precision, device, lora)
+    llm = load_llm(options.llm or config.llm or DEFAULT_LLM, options.precision, device, lora)
     whisper = load_whisper(options.whisper or config.whisper, device)
     lanes: dict[str, ModelLane] = {}
     if speech:

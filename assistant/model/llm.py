@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 from assistant.latency import StageClock
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
+from assistant.model.spelling import Writer
 from assistant.model.weights import WeightsError, llm_source, registry
 from assistant.process import loading_with_transformers
 
@@ -44,6 +45,11 @@ class LLM:
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return weight
+
+    @property
+    def writer(self) -> Writer:
+        """How it writes words, for a connector that reads them."""
+        return Writer(self.tokenizer, self.model.get_input_embeddings())
 
     @property
     def context(self) -> int:
