@@ -30,6 +30,7 @@ class ModelOptions:
     checkpoint: Path = CHECKPOINT
     precision: str = "auto"
     device: str = "auto"
+    system: str = ""  # what every conversation begins with, on both lanes
     max_tokens: int = MAX_REPLY
     lanes: tuple[str, ...] = LANES
 
@@ -49,6 +50,7 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     speech = END_TO_END in options.lanes
     lora = read_lora(options.checkpoint, config) if speech else None
     llm = load_llm(options.llm or config.llm or DEFAULT_LLM, options.precision, device, lora)
+    llm.system = options.system
     whisper = load_whisper(options.whisper or config.whisper, device)
     lanes: dict[str, ModelLane] = {}
     if speech:

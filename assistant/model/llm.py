@@ -2,17 +2,30 @@
 
 import contextlib
 import copy
+import functools
+import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from assistant.latency import StageClock
+from assistant.model.chat import MARK, Spoken, fill, turn_end
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
 from assistant.model.spelling import Writer
@@ -21,19 +34,23 @@ from assistant.process import loading_with_transformers
 
 MAX_REPLY = 256  # tokens
 CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
+BYTES_PER_PARAMETER = {"int8": 4, "float32": 4, "float16": 2, "bfloat16": 2}  # int8: made of float16, one by one
 MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
-MARK = "\x1a"  # stands for speech while a chat template is filled in; no template or speaker contains it
 
 
 @dataclass
 class LLM:
-    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16."""
+    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16.
+
+    `system` is what every conversation begins with, such as who the assistant is.
+    """
 
     name: str
     precision: str
     device: torch.device
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    system: str = ""
     _prefixes: dict[bool, Memory] = field(default_factory=dict)
     _recent: "list[weakref.ref[Memory]]" = field(default_factory=list)  # oldest first
     _has_lora: bool = False
@@ -62,17 +79,19 @@ class LLM:
     def prompt(self, messages: Sequence[Message], reply: bool = True) -> Prompt:
         """Fill in the chat template; every speech vector takes the place of one token.
 
-        `reply` appends the opening of the assistant's turn. A template without a system turn is fine.
+        `reply` appends the opening of the assistant's turn. `system`, if there is any, stands before all else.
         """
+        if self.system:
+            messages = [Message("system", [self.system]), *messages]
         filled = [
             {"role": m.role, "content": "".join(part if isinstance(part, str) else MARK for part in m.parts)}
             for m in messages
         ]
-        text = str(self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply))
+        first, *others = fill(self.tokenizer, filled, reply).split(MARK)
         clips = [part for message in messages for part in message.parts if isinstance(part, Tensor)]
-        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
-        ids, speech = list(pieces[0]), [False] * len(pieces[0])
-        for clip, piece in zip(clips, pieces[1:], strict=True):
+        ids = list(self.tokenizer(first, add_special_tokens=False).input_ids)
+        speech = [False] * len(ids)
+        for clip, piece in zip(clips, self.writer.spell(others), strict=True):
             ids += [0] * len(clip) + piece
             speech += [True] * len(clip) + [False] * len(piece)
         vectors = torch.cat(clips) if clips else None
@@ -113,7 +132,7 @@ class LLM:
             logits, cache = self._prefill(prompt, memory)
         ends = self.end_tokens
         tokens: list[int] = []
-        shown = ""
+        shown, voice = "", Spoken()
         try:
             while len(tokens) < max_tokens and not (stop and stop.is_set()):
                 token = int(logits.argmax())
@@ -122,22 +141,25 @@ class LLM:
                 tokens.append(token)
                 text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
                 piece = "" if text.endswith("\ufffd") else text[len(shown) :]  # half a character is not shown
-                clock.token(shown=bool(piece))
-                if piece:
-                    shown = text
-                    yield piece
+                shown += piece
+                said = voice.of(piece)
+                clock.token(shown=bool(said))
+                if said:
+                    yield said
                 step = torch.tensor([[token]], device=self.device)
                 logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+            if rest := voice.rest():
+                yield rest
         finally:
             read = tokens[: cache.get_seq_length() - len(prompt.ids)]  # the last one was shown, not read
             self._keep(memory, prompt.followed_by(read), cache, None)
 
-    @property
+    @functools.cached_property
     def end_tokens(self) -> set[int]:
         """Token ids with which a reply ends."""
         ends = self.model.generation_config.eos_token_id
-        known = ends if isinstance(ends, list) else [ends]
-        return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
+        known = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id, turn_end(self.tokenizer)]
+        return {token for token in known if token is not None}
 
     def _prefill(self, prompt: Prompt, memory: Memory | None = None) -> tuple[Tensor, DynamicCache]:
         """Logits of the next token [vocabulary] and the cache of the whole prompt."""
@@ -146,10 +168,20 @@ class LLM:
             memory = copy.deepcopy(prefix)
         cache, known, logits = memory.recall(prompt, self._lora_on)
         if cache is None:
-            cache = DynamicCache(config=self.model.config)
+            cache = self._new_cache()
         if logits is None:
             logits = self._extend(self.embed(prompt)[:, known:], cache)
         return logits, cache
+
+    def _new_cache(self) -> DynamicCache:
+        """An empty cache.
+
+        Where all layers attend it keeps everything, also for those with a window, which could not go back otherwise:
+        their masks see to it that they look no further, and `CONTEXT` is short.
+        """
+        kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or []
+        attend = all(kind in ("full_attention", "sliding_attention", "chunked_attention") for kind in kinds)
+        return DynamicCache() if attend else DynamicCache(config=self.model.config)
 
     def _keep(self, memory: Memory, read: Prompt, cache: DynamicCache, logits: Tensor | None) -> None:
         """Let `memory` keep what was read, and the conversation that was silent longest give up its own."""
@@ -171,7 +203,7 @@ class LLM:
             first, second = (self.prompt([Message("user", [text])]) for text in ("One", "?"))
             same = first.shared(second)
             start = Prompt(first.ids[:same], first.speech[:same])
-            cache = DynamicCache(config=self.model.config)
+            cache = self._new_cache()
             logits = self._extend(self.embed(start), cache) if same else None
             self._prefixes[self._lora_on] = prefix = Memory()
             prefix.keep(start, cache, logits, self._lora_on)
@@ -228,7 +260,7 @@ def load_llm(
     device: torch.device | str = "cpu",
     lora: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
 ) -> LLM:
-    """Load a chat model by its name in `models.toml`, a folder, or its name on the hub (safetensors only).
+    """Load a chat model: a name in `models.toml`, a folder or a name on the hub (safetensors only), or a GGUF file.
 
     Parameters
     ----------
@@ -238,7 +270,7 @@ def load_llm(
     Raises
     ------
     WeightsError
-        The model cannot be found or has no chat template.
+        The model cannot be found, is none for chat, or does not fit into memory.
     """
     device = torch.device(device)
     precision = chosen(precision, device)
@@ -249,15 +281,23 @@ def load_llm(
     source = llm_source(name)
     with loading_with_transformers():
         try:
+            kind = AutoConfig.from_pretrained(source)
+            if kind.is_encoder_decoder:
+                raise WeightsError(f"{name} is an encoder-decoder model ({kind.model_type}). {_CHAT_MODEL}")
             tokenizer = AutoTokenizer.from_pretrained(source)
+            if not tokenizer.chat_template:
+                raise WeightsError(f"{name} has no chat template: it is a base model. {_CHAT_MODEL}")
+            _refuse_what_does_not_fit(name, source, precision, device)
             # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
             dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
-    if not tokenizer.chat_template:
-        raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            known = ", ".join(name for name, model in registry().items() if model.kind == "llm")
+            raise WeightsError(
+                f"The LLM {name!r} cannot be loaded: {first} Give a folder, a GGUF file, a name on the hub, or one of "
+                f"{known}."
+            ) from error
     llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
     if lora is not None:
         llm.add_lora(*lora)
@@ -266,3 +306,28 @@ def load_llm(
         llm.model.float()
     llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
     return llm
+
+
+_CHAT_MODEL = "Name an instruction-tuned model, one that is made for chat."
+
+
+def _refuse_what_does_not_fit(name: str, source: Path | str, precision: str, device: torch.device) -> None:
+    """Raise WeightsError where the weights of a folder would take more memory than is free."""
+    if device.type != "cpu" or not Path(source).is_dir():
+        return
+    needed, free = memory_needed(Path(source), precision), psutil.virtual_memory().available
+    if needed > free:
+        raise WeightsError(
+            f"{name} needs about {needed / 2**30:.1f} GiB of memory in {precision}, and {free / 2**30:.1f} are free. "
+            "Close other programs, or name a smaller LLM."
+        )
+
+
+def memory_needed(folder: Path, precision: str) -> int:
+    """About how many bytes of memory the LLM of a folder takes while it is loaded, which is when it takes most."""
+    parameters = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            parameters += sum(math.prod(tensors.get_slice(tensor).get_shape()) for tensor in names)
+    return parameters * BYTES_PER_PARAMETER[precision]

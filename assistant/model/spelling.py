@@ -38,6 +38,8 @@ class Writer:
 
         At the beginning some tokenizers (SentencePiece, as Llama 2 has it) write a space that nobody wrote.
         """
+        if not texts:
+            return []
         before = self._ids([BEFORE])[0]
         rows = self._ids([BEFORE + text for text in texts])
         return [
