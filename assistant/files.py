@@ -25,6 +25,7 @@ ASSETS = ROOT / "assets"
 SAMPLES = ASSETS / "samples"
 CHECKPOINT = ASSETS / "checkpoints" / "v1"  # the speech-LLM that ships
 DAY = 24 * 60 * 60  # seconds
+DEFAULT_LLM = "qwen2.5-coder-0.5b-instruct"  # answers unless another is asked for; a name in models.toml
 
 
 def cache_directory() -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from assistant.model import speech_encoder, stored_llm, weights
 from assistant.model.checkpoint import CheckpointConfig, write_checkpoint
 from assistant.model.connector import Connector, ConnectorConfig, build_connector
 from assistant.model.llm import LLM, load_llm
+from assistant.model.spelling import Writer
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
@@ -84,6 +86,24 @@ def connector(request: pytest.FixtureRequest) -> Connector:
     return tiny_connector(request.param)
 
 
+WORDS = tuple(f" {chr(97 + number)}" for number in range(20))  # of the tiny connector
+
+
+class Bytes:
+    """A tokenizer, as far as a connector asks it, with a token for each letter; word i is token 97 + i alone."""
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> SimpleNamespace:
+        return SimpleNamespace(input_ids=[list(text.replace(" ", "").encode()) for text in texts])
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [chr(token) for token in ids]
+
+
+def tiny_writer(llm_width: int = WIDTH) -> Writer:
+    """An LLM as far as a connector knows one: a token for each letter, with random embeddings."""
+    return Writer(Bytes(), torch.nn.Embedding(258, llm_width).requires_grad_(False))  # type: ignore[arg-type]
+
+
 def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
     """A random connector: `vocabulary`, `residual` and `linear` are projections of the Q-Former."""
     torch.manual_seed(1)
@@ -94,10 +114,9 @@ def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
         projection="vocabulary" if kind in ("vocabulary", "residual") else "linear",
         residual=kind == "residual",
         layers=1,
-        words=20 if kind in ("vocabulary", "residual") else 0,
     )
-    built = build_connector(config, torch.randn(258, llm_width), torch.arange(100, 120)[:, None])
-    if kind in ("vocabulary", "residual"):
+    built = build_connector(config, WORDS, tiny_writer(llm_width))
+    if built.vocabulary:
         torch.nn.init.normal_(built.head.matrix.weight, std=2.0)  # confident enough to read more than blanks
     if kind == "residual":
         torch.nn.init.normal_(built.head.residual.weight)
@@ -105,10 +124,11 @@ def tiny_connector(kind: str, llm_width: int = WIDTH) -> Connector:
 
 
 @pytest.fixture
-def tiny_checkpoint(tmp_path: Path) -> Path:
+def tiny_checkpoint(tmp_path: Path, tiny_whisper_folder: Path) -> Path:
     """A checkpoint folder with the random vocabulary connector."""
     connector = tiny_connector("vocabulary")
-    write_checkpoint(tmp_path / "tiny", CheckpointConfig(connector.config, "whisper-tiny", "tiny-llm"), connector)
+    config = CheckpointConfig.of(connector.config, str(tiny_whisper_folder), "tiny-llm")
+    write_checkpoint(tmp_path / "tiny", config, connector.learnt(), connector.words)
     return tmp_path / "tiny"
 
 

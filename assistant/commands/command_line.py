@@ -8,14 +8,15 @@ from pathlib import Path
 from assistant.files import SAMPLES, exists
 from assistant.lanes.names import LANES, typed
 
-MODEL_OPTIONS = ("llm", "whisper", "checkpoint", "precision")
+MODEL_OPTIONS = ("llm", "system", "whisper", "checkpoint", "precision")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     models = shared.add_argument_group("models")
-    models.add_argument("--llm", metavar="NAME", help="a chat LLM of assets/models.toml, a folder, or a hub name")
+    models.add_argument("--llm", metavar="NAME", help="a chat LLM: its name (models.toml, hub), folder or GGUF file")
+    models.add_argument("--system", metavar="TEXT", help="what both lanes are told before all else")
     models.add_argument("--whisper", metavar="NAME", help="a Whisper size, such as whisper-base")
     models.add_argument("--checkpoint", metavar="DIR", type=Path, help="a trained speech-LLM")
     models.add_argument("--precision", help="auto, int8, float32, float16 or bfloat16")

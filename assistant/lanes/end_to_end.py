@@ -10,7 +10,7 @@ from assistant.lanes.model_lane import ModelLane
 from assistant.lanes.names import END_TO_END
 from assistant.latency import StageClock
 from assistant.model.llm import LLM, MAX_REPLY
-from assistant.model.speech_lm import SpeechLM
+from assistant.model.speech_lm import SpeechLM, reading
 
 
 @dataclass
@@ -26,4 +26,4 @@ class EndToEndLane(ModelLane):
         """See `ModelLane.hear`."""
         speech = self.model.hear(samples, clock)
         assert speech.vectors is not None, "the speech-LLM of a lane has its LLM"
-        return speech.vectors, Heard(*self.model.reading(speech))
+        return speech.vectors, Heard(*reading(speech))

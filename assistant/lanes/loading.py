@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from assistant.files import CHECKPOINT
+from assistant.files import CHECKPOINT, DEFAULT_LLM
 from assistant.lanes.cascade import CascadeLane
 from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Lane
@@ -21,9 +21,9 @@ from assistant.model.transcriber import Transcriber
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What to load; the defaults run on any laptop. None takes the base model that the checkpoint was trained with.
+    """What to load; the defaults run on any laptop. None takes the LLM that the checkpoint belongs to, if to any.
 
-    The cascade alone takes any `llm` and any `whisper`; the end-to-end lane those that `checkpoint` was trained for.
+    Both lanes take any chat `llm`; `whisper` is free for the cascade alone, as `checkpoint` was trained on one.
     """
 
     llm: str | None = None
@@ -31,6 +31,7 @@ class ModelOptions:
     checkpoint: Path = CHECKPOINT
     precision: str = "auto"
     device: str = "auto"
+    system: str = ""  # what every conversation begins with, on both lanes
     max_tokens: int = MAX_REPLY
     lanes: tuple[str, ...] = LANES
 
@@ -51,8 +52,9 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     lora = read_lora(options.checkpoint, config) if speech else None
     with ThreadPoolExecutor() as pool:  # Whisper is read while the LLM is
         hearing = pool.submit(load_whisper, options.whisper or config.whisper, device)
-        llm = load_llm(options.llm or config.llm, options.precision, device, lora)
+        llm = load_llm(options.llm or config.llm or DEFAULT_LLM, options.precision, device, lora)
         whisper = hearing.result()
+    llm.system = options.system
     lanes: dict[str, ModelLane] = {}
     if speech:
         model = load_speech_lm(options.checkpoint, llm.precision, device, whisper, llm)

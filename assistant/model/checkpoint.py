@@ -1,11 +1,24 @@
-"""What is shipped of a trained speech-LLM: `config.json`, `connector.safetensors` and, when trained, LoRA weights.
+"""What is shipped of a trained speech-LLM. A folder of three files, and nothing in it that others have made:
 
-The base models are named in `config.json`, never copied.
+    config.json             the shape of the connector, and which Whisper it hears with
+    connector.safetensors   the trained layers, float16
+    words.txt               what the head can read, one class a line, in the order of the classes
+
+Nothing in these is an LLM's: any will do. The rows of the head are Whisper's own embeddings of the words, and how an
+LLM writes them its tokenizer says; both are made while loading (`spelling.py`).
+
+A line of `words.txt` is the text of a class, in UTF-8. A space is written `▁` (U+2581): `▁the` begins a written word
+with the space before it, `ing` continues one. Whatever else cannot be seen, the backslash and `▁` itself are written
+as `\\uXXXX` or `\\UXXXXXXXX`, so that no editor, and neither kind of line end, can change what a line says.
+
+Two teachings belong to one LLM, which their `config.json` names: a linear projection leads to its vectors, and LoRA
+(`lora.safetensors`) stands beside its matrices.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +30,14 @@ from torch import Tensor
 from assistant.files import whole, write_text
 from assistant.model.connector import Connector, ConnectorConfig, build_connector
 from assistant.model.quantisation import chosen, quantise
+from assistant.model.speech_encoder import whisper_embeddings
+from assistant.model.spelling import Writer, word_rows
 from assistant.model.weights import registry
 
 LORA = "lora.safetensors"
+WORDS = "words.txt"
 TUNED_LLM = "llm"  # folder beside them with an LLM that was tuned as a whole
+SPACE = "▁"
 
 
 class CheckpointError(RuntimeError):
@@ -31,29 +48,47 @@ class CheckpointError(RuntimeError):
 class CheckpointConfig:
     """`config.json`: the connector's shape and the base models by the name and SHA-256 of `models.toml`.
 
-    `lora` holds peft's settings (rank, alpha, target modules) when `lora.safetensors` is there.
+    `llm` is None where any LLM will do. `lora` holds peft's settings (rank, alpha, target modules) when
+    `lora.safetensors` is there.
     """
 
     connector: ConnectorConfig
     whisper: str
-    llm: str
     whisper_sha256: str | None = None
+    llm: str | None = None
     llm_sha256: str | None = None
     lora: dict[str, Any] | None = None
 
     @classmethod
-    def of(cls, connector: ConnectorConfig, whisper: str, llm: str) -> "CheckpointConfig":
-        """The configuration of a new connector between two base models; hashes where `models.toml` knows them."""
+    def of(
+        cls, connector: ConnectorConfig, whisper: str, llm: str, lora: dict[str, Any] | None = None
+    ) -> "CheckpointConfig":
+        """The configuration of a new connector; of `llm` where it belongs to one. Hashes where `models.toml` knows."""
         models = registry()
-        hashes = {name: models[name].sha256 for name in (whisper, llm) if name in models}
-        return cls(connector, whisper, llm, hashes.get(whisper), hashes.get(llm))
+        if not connector.linear:
+            connector = replace(connector, llm_width=None)
+        owner = llm if connector.linear or lora is not None else None
+        whisper_sha256, llm_sha256 = (
+            models[name].sha256 if name is not None and name in models else None for name in (whisper, owner)
+        )
+        return cls(connector, whisper, whisper_sha256, owner, llm_sha256, lora)
+
+    def fits(self, llm: str | None) -> bool:
+        """Whether it answers with an LLM, None being whichever the checkpoint likes best."""
+        return llm is None or self.llm is None or self.llm == llm
 
 
 def write_checkpoint(
-    folder: Path, config: CheckpointConfig, connector: Connector, lora: dict[str, Tensor] | None = None
+    folder: Path,
+    config: CheckpointConfig,
+    learnt: dict[str, Tensor],
+    words: Sequence[str] = (),
+    lora: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write config, connector and LoRA matrices, each file whole: float16, the rows of words int8."""
-    _save(_packed(connector.state_dict()), folder / "connector.safetensors")
+    """Write a connector's `learnt()` state, the words that it reads and LoRA matrices, each file whole."""
+    _save(learnt, folder / "connector.safetensors")
+    if words:
+        write_text(folder / WORDS, "".join(f"{_line(word)}\n" for word in words))
     if lora is not None:
         _save(lora, folder / LORA)
     write_text(folder / "config.json", json.dumps(asdict(config), indent=2) + "\n")
@@ -83,30 +118,23 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     return next(wrong, None)
 
 
-# What a head's tensors are called in the file; `head.matrix` is there as `head`.
-_HEAD = {f"head.{name}": name for name in ("blank.weight", "blank.bias", "spellings", "residual.weight")}
-_HEAD |= {f"head.matrix.{name}": f"head.{name}" for name in ("weight", "bias")}
-_IN_FILE = {stored: name for name, stored in _HEAD.items()}
+def _line(word: str) -> str:
+    """A class as a line of `words.txt`."""
+
+    def escaped(letter: str) -> str:
+        if letter == " ":
+            return SPACE
+        if letter.isprintable() and letter not in ("\\", SPACE):
+            return letter
+        return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
+
+    return "".join(map(escaped, word))
 
 
-def _packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A connector's state as in the file; of a head that reads words int8 rows and the scale of each, for it is most
-    of the whole."""
-    state = {_HEAD.get(name, name): value for name, value in state.items()}
-    if "spellings" not in state:
-        return state
-    rows = state["head.weight"]
-    scales = (rows.abs().amax(1) / 127).clamp(min=1e-6).half().float()
-    steps = (rows / scales[:, None]).round().clamp(-127, 127).to(torch.int8)
-    return {**state, "head.weight": steps, "head.scales": scales, "spellings": state["spellings"].to(torch.int32)}
-
-
-def _unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `_packed` made of a connector's state, undone."""
-    if "head.scales" in state:
-        scales = state.pop("head.scales").float()
-        state["head.weight"] = state["head.weight"] * scales[:, None]
-    return {_IN_FILE.get(name, name): value for name, value in state.items()}
+def _word(line: str) -> str:
+    """A line of `words.txt` as the class that it is of."""
+    escape = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|" + SPACE)
+    return escape.sub(lambda found: chr(int(found[1] or found[2], 16)) if found[0] != SPACE else " ", line)
 
 
 def read_config(folder: Path) -> CheckpointConfig:
@@ -115,10 +143,15 @@ def read_config(folder: Path) -> CheckpointConfig:
     Raises
     ------
     CheckpointError
-        No such folder, or its `config.json` is not one of ours.
+        No such folder, its `config.json` is not one of ours, or it was written before checkpoints knew no LLM.
     """
     try:
         entries = json.loads((folder / "config.json").read_text("utf-8"))
+        if "words" in entries["connector"]:
+            raise CheckpointError(
+                f"{folder} is a checkpoint of an earlier version, tied to an LLM that it need not know. Convert it "
+                f"once: python -m train.stages.conversion {folder} --out FOLDER"
+            )
         known = {field.name for field in fields(CheckpointConfig)}
         if unknown := set(entries) - known:
             raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
@@ -131,30 +164,65 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error}") from error
 
 
-def read_connector(folder: Path, config: CheckpointConfig, embeddings: Tensor | None = None) -> Connector:
-    """The trained connector to go on with, in float32 on the CPU; see `load_connector` for one to answer with.
-
-    It is tied to the LLM's input embeddings [vocabulary, llm_width]; without them it reads words and nothing else.
+def read_learnt(folder: Path, config: CheckpointConfig) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What `write_checkpoint` was given: the learnt state, in float32, and the words.
 
     Raises
     ------
     CheckpointError
-        The file is missing or damaged, or the checkpoint was made for another LLM.
+        A file is missing or damaged.
     """
     try:
-        state = _unpacked(load_file(folder / "connector.safetensors"))
-        if broken := not_finite(state):
-            raise ValueError(f"{broken} holds values that are no numbers")
-        connector = build_connector(config.connector, embeddings, state.get("head.spellings"))
+        state = {name: value.float() for name, value in load_file(folder / "connector.safetensors").items()}
+        lines = (folder / WORDS).read_text("utf-8-sig").splitlines() if config.connector.reads else []
+    except (OSError, SafetensorError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"The checkpoint {folder} cannot be used: {error}") from error
+    if broken := not_finite(state):
+        raise CheckpointError(f"The checkpoint {folder} cannot be used: {broken} holds values that are no numbers.")
+    return state, tuple(_word(line) for line in lines if line)
+
+
+def read_connector(
+    folder: Path, config: CheckpointConfig, writer: Writer | None = None, embeddings: Tensor | None = None
+) -> Connector:
+    """The trained connector to go on with, in float32 on the CPU; see `load_connector` for one to answer with.
+
+    Parameters
+    ----------
+    writer: the LLM's that it is to speak to; without one it reads words and nothing else.
+    embeddings: Whisper's, of its tokens [tokens, width]; without them they are read from its file.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing or damaged, or the checkpoint belongs to another LLM.
+    """
+    state, words = read_learnt(folder, config)
+    try:
+        connector = build_connector(config.connector, words, writer)
+        if head := connector.vocabulary:
+            rows = word_rows(whisper_embeddings(config.whisper) if embeddings is None else embeddings, words)
+            state["head.matrix.weight"] = _in_bytes(rows.cpu())
+            state["head.words_digest"] = head.state_dict()["words_digest"]
         connector.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {folder} cannot be used: {error}") from error
     return connector.eval().requires_grad_(False)
+
+
+def _in_bytes(rows: Tensor) -> Tensor:
+    """Rows [words, width] rounded to 255 steps each: in every precision it then reads with the rows of int8.
+
+    Replies hang on such digits: with rows unrounded the default LLM words half of its replies otherwise.
+    """
+    scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-6).half().float()
+    return (rows / scales).round().clamp(-127, 127) * scales
 
 
 def load_connector(
     folder: Path,
     config: CheckpointConfig,
+    writer: Writer | None = None,
     embeddings: Tensor | None = None,
     precision: str = "auto",
     device: torch.device | str = "cpu",
@@ -168,7 +236,7 @@ def load_connector(
     CheckpointError
         See `read_connector`.
     """
-    connector = read_connector(folder, config, embeddings).to(device)
+    connector = read_connector(folder, config, writer, embeddings).to(device)
     if chosen(precision, torch.device(device)) == "int8":
         quantise(connector)
     return connector

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from assistant.model.chat import spoken
 from assistant.model.llm import LLM, MAX_REPLY
 from assistant.model.prompt import Prompt
 
@@ -110,7 +111,7 @@ def complete(
             rows.keep(kept)
         if going:
             _step(llm, rows, tokens)
-    texts = [str(llm.tokenizer.decode(reply, skip_special_tokens=True)) for reply in replies]
+    texts = [spoken(str(llm.tokenizer.decode(reply, skip_special_tokens=True))) for reply in replies]
     return [Completion(text, len(reply), end) for text, reply, end in zip(texts, replies, ended, strict=True)]
 
 

@@ -4,6 +4,7 @@ Two kinds: the windowed Q-Former of Self-Powered LSM (arXiv 2410.03798; windows 
 LLaSM's linear adaptor (arXiv 2308.15930). The Q-Former ends in one of two heads (`heads.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from assistant.model.heads import LinearHead, Speech, VocabularyHead
 from assistant.model.q_former import QFormerLayer, spans
+from assistant.model.spelling import Writer
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ConnectorConfig:
     """Shape of a connector; `window` and `queries` set the rate: 3 queries for 16 frames of 20 ms are 9.4 a second."""
 
     encoder_width: int
-    llm_width: int
+    llm_width: int | None = None  # of the one LLM that a linear path leads to; words go to any
     kind: Literal["q_former", "linear_adaptor"] = "q_former"
     projection: Literal["vocabulary", "linear"] = "vocabulary"
     window: int = 16  # encoder frames
@@ -29,38 +31,42 @@ class ConnectorConfig:
     queries: int = 3  # learnt queries for each window
     layers: int = 4  # of the Q-Former
     residual: bool = False  # beside the vocabulary projection, a linear path for what words do not carry
-    words: int = 0  # that the vocabulary head can read, pieces of words included
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads words."""
+        return self.kind == "q_former" and self.projection == "vocabulary"
+
+    @property
+    def linear(self) -> bool:
+        """Whether anything in it leads to the vectors of one LLM, and so to that LLM alone."""
+        return not self.reads or self.residual
 
 
-def build_connector(
-    config: ConnectorConfig, embeddings: Tensor | None = None, spellings: Tensor | None = None
-) -> "Connector":
+def build_connector(config: ConnectorConfig, words: Sequence[str] = (), writer: Writer | None = None) -> "Connector":
     """A randomly initialised connector.
 
     Parameters
     ----------
-    embeddings: the LLM's input embeddings [vocabulary, llm_width]; kept by reference, not saved. Without them a
-        connector that reads words can be trained by CTC and read, but not speak to an LLM.
-    spellings: the LLM token ids of what the vocabulary head can read [config.words, longest], then `heads.PADDING`.
+    words: what a vocabulary head can read, pieces of words included; a space in front is where a written word begins.
+    writer: the LLM's. Without it a connector that reads words can be trained by CTC and read, not speak to an LLM.
 
     Raises
     ------
     ValueError
-        The configuration does not fit the LLM or the words.
+        The configuration lacks the words, or the width of the LLM that it leads to.
     """
-    if embeddings is not None and embeddings.shape[1] != config.llm_width:
-        raise ValueError(
-            f"This connector was made for an LLM of width {config.llm_width}; the LLM loaded has width "
-            f"{embeddings.shape[1]}. Load the LLM that its config.json names, or another checkpoint."
-        )
+    width, llm_width = config.encoder_width, config.llm_width
+    if config.linear and llm_width is None:
+        raise ValueError("A linear path to an LLM needs llm_width, the width of that LLM.")
     if config.kind == "linear_adaptor":
         return LinearAdaptor(config)
-    if config.projection == "linear":
-        return QFormerConnector(config, LinearHead(config.encoder_width, config.llm_width))
-    if spellings is None or spellings.ndim != 2 or len(spellings) != config.words:
-        raise ValueError(f"A vocabulary projection of {config.words} words needs as many spellings.")
-    residual_width = config.llm_width if config.residual else None
-    return QFormerConnector(config, VocabularyHead(config.encoder_width, spellings, embeddings, residual_width))
+    if not config.reads:
+        assert llm_width is not None
+        return QFormerConnector(config, LinearHead(width, llm_width))
+    if not words:
+        raise ValueError("A vocabulary projection needs words to read.")
+    return QFormerConnector(config, VocabularyHead(width, words, writer, llm_width if config.residual else None))
 
 
 class Connector(nn.Module):
@@ -72,6 +78,16 @@ class Connector(nn.Module):
     def vocabulary(self) -> VocabularyHead | None:
         """The head of a connector that reads words, which CTC can train; None of one that does not."""
         return None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a connector that reads can read."""
+        return self.vocabulary.words if self.vocabulary else ()
+
+    def learnt(self) -> dict[str, Tensor]:
+        """Of the state what training changes: all but the rows of words, which are Whisper's."""
+        fixed = ("head.matrix.weight", "head.words_digest") if self.vocabulary else ()
+        return {name: value for name, value in self.state_dict().items() if name not in fixed}
 
     def forward(self, features: Tensor, lengths: Tensor) -> list[Speech]:
         """Encoder output [B, T, encoder_width] with `lengths` [B] real frames -> one `Speech` for each clip."""
@@ -87,6 +103,7 @@ class LinearAdaptor(Connector):
 
     def __init__(self, config: ConnectorConfig) -> None:
         super().__init__()
+        assert config.llm_width is not None, "a matrix leads to vectors of one width"
         self.config = config
         self.projection = nn.Linear(config.encoder_width, config.llm_width)
 

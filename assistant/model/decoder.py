@@ -39,9 +39,15 @@ def known(config: Any) -> bool:
 
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache for one conversation, of the kind that suits the model's decoder."""
+    """An empty cache for one conversation, of the kind that suits the model's decoder.
+
+    Where all layers attend it keeps everything, also for those with a window, which could not go back otherwise: their
+    masks see to it that they look no further, and conversations are short.
+    """
     if not isinstance(model.get_decoder(), Decoder):
-        return DynamicCache(config=model.config)
+        kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
+        attend = all(kind in ("full_attention", "sliding_attention", "chunked_attention") for kind in kinds)
+        return DynamicCache() if attend else DynamicCache(config=model.config)
     cache = DynamicCache()
     cache.layers = [RoomyLayer() for _ in range(model.config.num_hidden_layers)]
     return cache

@@ -1,13 +1,16 @@
 """What a Q-Former ends in: a head that reads words and hands on what the LLM knows of them, or a single matrix."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from assistant.model.spelling import PADDING, Writer, respelt
+
 BLANK = 0  # index of the CTC blank among the classes; word i of the head is class i + 1
-PADDING = -1  # after the last LLM token of a word that is written with fewer tokens than another
 LIKELIEST = 8  # words of which a soft token is mixed
 
 
@@ -15,12 +18,13 @@ LIKELIEST = 8  # words of which a soft token is mixed
 class Speech:
     """One utterance as the LLM meets it: `vectors` [n, llm_width] and, where words are read, what was read.
 
-    `tokens` are LLM token ids [n], `confidence` their probability [n], `logits` [S, words + 1] what CTC is trained on;
-    all None where no words are read. `vectors` are None in a connector that was built without the LLM's embeddings.
+    `words` are the classes read, in order (` neighb`, `our`, `hood`), `confidence` their probability [words], `logits`
+    [S, classes + 1] what CTC is trained on; all None where no words are read. `vectors` are None in a connector that
+    was built without an LLM.
     """
 
     vectors: Tensor | None
-    tokens: Tensor | None = None
+    words: tuple[str, ...] | None = None
     confidence: Tensor | None = None
     logits: Tensor | None = None
 
@@ -41,25 +45,26 @@ class LinearHead(nn.Module):
 class VocabularyHead(nn.Module):
     """Reads words by CTC; a word read becomes *soft tokens*, the expected embeddings of the LLM tokens that write it.
 
-    The rows of `matrix` are the words'. The blank stands apart from them, as training leaves them as Whisper made them.
+    The rows of `matrix` are the words', Whisper's own (`spelling.word_rows`); training leaves them as they are. The
+    blank stands apart from them.
     """
 
     spellings: Tensor
 
-    def __init__(self, width: int, spellings: Tensor, embeddings: Tensor | None, residual_width: int | None) -> None:
+    def __init__(self, width: int, words: Sequence[str], writer: Writer | None, residual_width: int | None) -> None:
         super().__init__()
-        self.matrix = nn.Linear(width, len(spellings))
+        self.words = tuple(words)
+        self.matrix = nn.Linear(width, len(self.words), bias=False)
         self.blank = nn.Linear(width, 1)
-        self.register_buffer("spellings", spellings.to(torch.int64))
-        # In a list, as the LLM's own matrix is neither a parameter of this module nor saved with it.
-        self._embeddings = None if embeddings is None else [embeddings]
+        # Tells apart the states of training runs that read other words.
+        digest = hashlib.sha256("\0".join(self.words).encode()).digest()
+        self.register_buffer("words_digest", torch.tensor(list(digest)))
+        self._writer = writer
+        if writer is not None:
+            self.register_buffer("spellings", writer.spellings(self.words), persistent=False)
         self.residual = None if residual_width is None else nn.Linear(width, residual_width, bias=False)
         if self.residual is not None:
             nn.init.zeros_(self.residual.weight)  # words alone, until training finds something to add
-
-    def words(self) -> dict[str, Tensor]:
-        """Of the state what words make: their rows and spellings. Training leaves it as it is."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith(("matrix.", "spellings"))}
 
     def logits(self, states: Tensor) -> Tensor:
         """States [B, S, width] -> CTC logits [B, S, words + 1]."""
@@ -82,23 +87,25 @@ class VocabularyHead(nn.Module):
         first = _run_starts(best)
         spoken = best[first] != BLANK
         merged = _mean_of_runs(probabilities, first)[spoken]
-        words = best[first][spoken] - 1
-        tokens = self.spellings[words]  # [n, longest]
-        written = tokens != PADDING
-        confidence = merged.gather(1, words[:, None] + 1).expand_as(tokens)
-        vectors = self._soft_tokens(states, merged, first, spoken)
-        return Speech(None if vectors is None else vectors[written], tokens[written], confidence[written], logits)
+        places = best[first][spoken] - 1
+        words = tuple(self.words[place] for place in places.tolist())
+        confidence = merged.gather(1, places[:, None] + 1)[:, 0]
+        if self._writer is None:
+            return Speech(None, words, confidence, logits)
+        mixed = self._soft_tokens(self._writer, states, merged, first, spoken)
+        rows = [[token for token in row if token != PADDING] for row in self.spellings[places].tolist()]
+        vectors = [vector[: len(row)] for vector, row in zip(mixed, rows, strict=True)]
+        spelt = respelt(self._writer, words, rows, vectors)
+        return Speech(torch.cat(spelt) if spelt else mixed.flatten(0, 1), words, confidence, logits)
 
-    def _soft_tokens(self, states: Tensor, merged: Tensor, first: Tensor, spoken: Tensor) -> Tensor | None:
+    def _soft_tokens(self, writer: Writer, states: Tensor, merged: Tensor, first: Tensor, spoken: Tensor) -> Tensor:
         """The mean posteriors of the words read [n, words + 1] -> vectors [n, longest, llm_width]."""
-        if self._embeddings is None:
-            return None
         # The tail of the posterior is noise, and summing thousands of embeddings of it costs time: keep what matters.
         top, which = merged[:, 1:].topk(min(LIKELIEST, merged.shape[1] - 1))
         ids = self.spellings[which]  # [n, LIKELIEST, longest]
         shares = top[..., None] * (ids != PADDING)
         shares = shares / shares.sum(1, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
-        embedded = self._embeddings[0].to(ids.device)[ids.clamp_min(0)].to(top.dtype)  # [n, LIKELIEST, longest, width]
+        embedded = writer.embed(ids.clamp_min(0)).to(top.dtype)  # [n, LIKELIEST, longest, llm_width]
         vectors = torch.einsum("nwl,nwld->nld", shares, embedded)
         if self.residual is not None:
             # Only a state's direction: its length, hundreds of times an embedding's, would drown the words.

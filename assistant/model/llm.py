@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -10,35 +11,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from assistant.latency import StageClock
 from assistant.model import stored_llm
+from assistant.model.chat import MARK, Spoken, fill, turn_end
 from assistant.model.decoder import lean, new_cache
 from assistant.model.detokeniser import Detokeniser
 from assistant.model.plain_text import PlainText, readable
 from assistant.model.prompt import Memory, Message, Prompt
 from assistant.model.quantisation import chosen, quantise
+from assistant.model.spelling import Writer
 from assistant.model.weights import WeightsError, llm_source, registry
 from assistant.process import loading_with_transformers
 
 MAX_REPLY = 256  # tokens
 CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
+BYTES_PER_PARAMETER = {"int8": 4, "float32": 4, "float16": 2, "bfloat16": 2}  # int8: made of float16, one by one
 MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
-MARK = "\x1a"  # stands for what is no text of the template while it is filled in; no template contains it
 
 
 @dataclass
 class LLM:
-    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16."""
+    """A chat model in memory, shared by both lanes; `precision` is int8, float32, float16 or bfloat16.
+
+    `system` is what every conversation begins with, such as who the assistant is.
+    """
 
     name: str
     precision: str
     device: torch.device
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    system: str = ""
     _prefixes: dict[bool, Memory] = field(default_factory=dict)
     _recent: "list[weakref.ref[Memory]]" = field(default_factory=list)  # oldest first
     _has_lora: bool = False
@@ -57,6 +73,11 @@ class LLM:
         return PlainText(self.tokenizer)
 
     @property
+    def writer(self) -> Writer:
+        """How it writes words, for a connector that reads them."""
+        return Writer(self.tokenizer, self.model.get_input_embeddings())
+
+    @property
     def context(self) -> int:
         """The most tokens that a prompt and its reply may have together."""
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -67,17 +88,18 @@ class LLM:
     def prompt(self, messages: Sequence[Message], reply: bool = True) -> Prompt:
         """Fill in the chat template; every speech vector takes the place of one token.
 
-        `reply` appends the opening of the assistant's turn. A template without a system turn is fine.
+        `reply` appends the opening of the assistant's turn. `system`, if there is any, stands before all else.
         """
+        if self.system:
+            messages = [Message("system", [self.system]), *messages]
         inserted: list[Tensor | list[int]] = []
         filled = [{"role": each.role, "content": self._content(each, inserted)} for each in messages]
-        text = str(self.tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=reply))
-        pieces = [self.tokenizer(piece, add_special_tokens=False).input_ids for piece in text.split(MARK)]
-        ids, speech = list(pieces[0]), [False] * len(pieces[0])
-        for insert, piece in zip(inserted, pieces[1:], strict=True):
-            spoken = isinstance(insert, Tensor)
-            ids += ([0] * len(insert) if spoken else insert) + piece
-            speech += [spoken] * len(insert) + [False] * len(piece)
+        first, *others = fill(self.tokenizer, filled, reply).split(MARK)
+        ids = list(self.tokenizer(first, add_special_tokens=False).input_ids)
+        speech = [False] * len(ids)
+        for insert, piece in zip(inserted, self.writer.spell(others), strict=True):
+            ids += [*([0] * len(insert) if isinstance(insert, Tensor) else insert), *piece]
+            speech += [isinstance(insert, Tensor)] * len(insert) + [False] * len(piece)
         clips = [insert for insert in inserted if isinstance(insert, Tensor)]
         vectors = torch.cat(clips) if clips else None
         return Prompt(torch.tensor(ids, device=self.device), torch.tensor(speech, device=self.device), vectors)
@@ -139,29 +161,31 @@ class LLM:
             logits, cache = self._prefill(prompt, memory)
         ends = self.end_tokens
         tokens: list[int] = []
-        text = Detokeniser(self.tokenizer)
+        text, voice = Detokeniser(self.tokenizer), Spoken()
         try:
             while len(tokens) < max_tokens and not (stop and stop.is_set()):
                 token = int(logits.argmax())
                 if token in ends:
                     break
                 tokens.append(token)
-                piece = text.add(token)
+                piece = voice.of(text.add(token))
                 clock.token(shown=bool(piece))
                 if piece:
                     yield piece
                 step = torch.tensor([[token]], device=self.device)
                 logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+            if rest := voice.rest():
+                yield rest
         finally:
             read = tokens[: cache.get_seq_length() - len(prompt.ids)]  # the last one was shown, not read
             self._keep(memory, prompt.followed_by(read), cache, None)
 
-    @property
+    @functools.cached_property
     def end_tokens(self) -> set[int]:
         """Token ids with which a reply ends."""
         ends = self.model.generation_config.eos_token_id
-        known = ends if isinstance(ends, list) else [ends]
-        return {token for token in [*known, self.tokenizer.eos_token_id] if token is not None}
+        known = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id, turn_end(self.tokenizer)]
+        return {token for token in known if token is not None}
 
     def _prefill(self, prompt: Prompt, memory: Memory | None = None) -> tuple[Tensor, DynamicCache]:
         """Logits of the next token [vocabulary] and the cache of the whole prompt."""
@@ -252,7 +276,7 @@ def load_llm(
     device: torch.device | str = "cpu",
     lora: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
 ) -> LLM:
-    """Load a chat model by its name in `models.toml`, a folder, or its name on the hub (safetensors only).
+    """Load a chat model: a name in `models.toml`, a folder or a name on the hub (safetensors only), or a GGUF file.
 
     Parameters
     ----------
@@ -262,7 +286,7 @@ def load_llm(
     Raises
     ------
     WeightsError
-        The model cannot be found or has no chat template.
+        The model cannot be found, is none for chat, or does not fit into memory.
     """
     device = torch.device(device)
     precision = chosen(precision, device)
@@ -273,19 +297,27 @@ def load_llm(
     with loading_with_transformers(hub=name not in registry() and not Path(name).is_dir()):
         try:
             source = stored_llm.prepared(name) if precision == "int8" else llm_source(name)
-            tokenizer = AutoTokenizer.from_pretrained(source)
             stored = precision == "int8" and stored_llm.holds(source)
+            kind = AutoConfig.from_pretrained(source)
+            if kind.is_encoder_decoder:
+                raise WeightsError(f"{name} is an encoder-decoder model ({kind.model_type}). {_CHAT_MODEL}")
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            if not tokenizer.chat_template:
+                raise WeightsError(f"{name} has no chat template: it is a base model. {_CHAT_MODEL}")
             if stored:
                 model = stored_llm.outline(Path(source))
             else:
+                _refuse_what_does_not_fit(name, source, precision, device)
                 # The files hold 16-bit weights; quantising from them keeps the peak of memory low.
                 dtype = torch.float16 if precision == "int8" else getattr(torch, precision)
                 model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError, ImportError) as error:  # the last for a kind of proxy that its client lacks
-            first = str(error).splitlines()[0]
-            raise WeightsError(f"The LLM {name!r} cannot be loaded: {first} Known: {', '.join(registry())}.") from error
-    if not tokenizer.chat_template:
-        raise WeightsError(f"{name} has no chat template. Name an instruction-tuned (chat) model.")
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            known = ", ".join(name for name, model in registry().items() if model.kind == "llm")
+            raise WeightsError(
+                f"The LLM {name!r} cannot be loaded: {first} Give a folder, a GGUF file, a name on the hub, or one of "
+                f"{known}."
+            ) from error
     llm = LLM(name, precision, device, model.eval().requires_grad_(False), tokenizer)
     if lora is not None:
         llm.add_lora(lora[0])
@@ -300,3 +332,28 @@ def load_llm(
         llm.swap_lora(lora[1])
     llm.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's method without its types
     return llm
+
+
+_CHAT_MODEL = "Name an instruction-tuned model, one that is made for chat."
+
+
+def _refuse_what_does_not_fit(name: str, source: Path | str, precision: str, device: torch.device) -> None:
+    """Raise WeightsError where the weights of a folder would take more memory than is free."""
+    if device.type != "cpu" or not Path(source).is_dir():
+        return
+    needed, free = memory_needed(Path(source), precision), psutil.virtual_memory().available
+    if needed > free:
+        raise WeightsError(
+            f"{name} needs about {needed / 2**30:.1f} GiB of memory in {precision}, and {free / 2**30:.1f} are free. "
+            "Close other programs, or name a smaller LLM."
+        )
+
+
+def memory_needed(folder: Path, precision: str) -> int:
+    """About how many bytes of memory the LLM of a folder takes while it is loaded, which is when it takes most."""
+    parameters = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            parameters += sum(math.prod(tensors.get_slice(tensor).get_shape()) for tensor in names)
+    return parameters * BYTES_PER_PARAMETER[precision]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.nn import functional
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
@@ -19,7 +20,22 @@ SEARCH = 5 * SAMPLE_RATE  # samples before a segment's end in which the quietest
 
 def load_whisper(name: str, device: str | torch.device = "cpu") -> Whisper:
     """Whisper with frozen float32 weights, by its name in `models.toml`, any size on the hub, or a converted folder."""
-    return whisper_from_folder(Path(name) if Path(name).is_dir() else locate(name), device)
+    return whisper_from_folder(_folder(name), device)
+
+
+def whisper_embeddings(name: str) -> torch.Tensor:
+    """Whisper's embeddings of its tokens [tokens, width], float32, and nothing else of it; `name` as above."""
+    folder = _folder(name)
+    try:
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            embeddings: torch.Tensor = file.get_tensor("decoder.token_embedding.weight")
+            return embeddings.float()
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{folder} does not hold a Whisper model: {error}") from error
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if Path(name).is_dir() else locate(name)
 
 
 def whisper_from_folder(folder: Path, device: str | torch.device = "cpu") -> Whisper:

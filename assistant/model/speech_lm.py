@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from whisper.model import Whisper
 
 from assistant.latency import StageClock
@@ -16,8 +15,7 @@ from assistant.model.connector import Connector, pad_features
 from assistant.model.heads import Speech
 from assistant.model.llm import LLM
 from assistant.model.speech_encoder import encode
-from assistant.model.spelling import respelt
-from assistant.model.weights import llm_source
+from assistant.model.spelling import groups
 
 
 @dataclass
@@ -25,11 +23,10 @@ class SpeechLM:
     """What is trained and shipped; `whisper` and `llm` are the very objects that the cascade uses.
 
     Either may be missing: without the LLM it reads words and answers nothing, without Whisper it takes features that
-    were encoded before. `tokenizer` is the LLM's, there or not.
+    were encoded before.
     """
 
     connector: Connector
-    tokenizer: PreTrainedTokenizerBase
     whisper: Whisper | None = None
     llm: LLM | None = None
 
@@ -44,27 +41,20 @@ class SpeechLM:
 
     def connect(self, clips: list[Tensor]) -> list[Speech]:
         """Encoder output [T_i, width] of each clip -> what the LLM gets of it, spelt as the LLM spells."""
-        return self.connect_padded(*pad_features(clips))
+        speeches: list[Speech] = self.connector(*pad_features(clips))
+        return speeches
 
-    def connect_padded(self, features: Tensor, lengths: Tensor) -> list[Speech]:
-        """The same for a padded batch [B, T, width] with `lengths` [B] real frames."""
-        speeches: list[Speech] = self.connector(features, lengths)
-        return speeches if self.llm is None else [respelt(speech, self.llm) for speech in speeches]
 
-    def reading(self, speech: Speech) -> tuple[str | None, tuple[float, ...] | None]:
-        """What the connector read, greedily, and how sure it was of each word: as sure as of its least sure token.
+def reading(speech: Speech) -> tuple[str | None, tuple[float, ...] | None]:
+    """What the connector read, greedily, and how sure it was of each word: as sure as of its least sure piece.
 
-        Both None when it reads no words.
-        """
-        if speech.tokens is None or speech.confidence is None:
-            return None, None
-        text = str(self.tokenizer.decode(speech.tokens)).strip()
-        words: list[float] = []
-        for token, sure in zip(speech.tokens.tolist(), speech.confidence.tolist(), strict=True):
-            if not words or str(self.tokenizer.decode([token])).startswith(" "):
-                words.append(sure)
-            words[-1] = min(words[-1], sure)
-        return text, tuple(words) if len(words) == len(text.split()) else None
+    Both None when it reads no words.
+    """
+    if speech.words is None or speech.confidence is None:
+        return None, None
+    text, sure = "".join(speech.words).strip(), speech.confidence.tolist()
+    words = tuple(min(sure[part]) for part in groups(speech.words))
+    return text, words if len(words) == len(text.split()) else None
 
 
 def load_speech_lm(
@@ -79,17 +69,23 @@ def load_speech_lm(
     Raises
     ------
     CheckpointError
-        The checkpoint was made for base models of other widths, or is damaged.
+        The checkpoint belongs to another LLM or a Whisper of another width, or is damaged.
     """
     config = read_config(folder)
+    if llm is not None and not config.fits(llm.name):
+        bound = "LoRA weights" if config.lora is not None else "a linear projection"
+        raise CheckpointError(
+            f"{folder} has {bound} of {config.llm} and answers with that LLM alone, not with {llm.name}. Leave --llm "
+            "away, or give a checkpoint without."
+        )
     if whisper is not None and whisper.dims.n_audio_state != config.connector.encoder_width:
         raise CheckpointError(
             f"{folder} was trained on {config.whisper} (width {config.connector.encoder_width}); the Whisper loaded "
             f"has width {whisper.dims.n_audio_state}. Name the one it was trained on, or ask for the cascade alone."
         )
-    connector = load_connector(folder, config, llm.embeddings if llm else None, precision, device)
-    tokenizer = llm.tokenizer if llm else AutoTokenizer.from_pretrained(llm_source(config.llm))
-    return SpeechLM(connector, tokenizer, whisper, llm)
+    embeddings = None if whisper is None else whisper.decoder.token_embedding.weight
+    connector = load_connector(folder, config, llm.writer if llm else None, embeddings, precision, device)
+    return SpeechLM(connector, whisper, llm)
 
 
 def load_reader(folder: Path, whisper: Whisper) -> Callable[[np.ndarray], str]:
@@ -105,6 +101,6 @@ def load_reader(folder: Path, whisper: Whisper) -> Callable[[np.ndarray], str]:
         raise CheckpointError(f"{folder} has no vocabulary projection: it reads no words.")
 
     def read(samples: np.ndarray) -> str:
-        return model.reading(model.hear(samples))[0] or ""
+        return reading(model.hear(samples))[0] or ""
 
     return read

@@ -48,8 +48,25 @@ def registry(path: Path = REGISTRY) -> dict[str, ModelFile]:
 
 
 def llm_source(name: str) -> Path | str:
-    """What `transformers` loads an LLM from: a verified folder, or the name as it is (a folder, a name on the hub)."""
-    return locate(name) if name in registry() else name
+    """What `transformers` loads an LLM from: a verified folder, or the name as it is (a folder, a name on the hub).
+
+    A GGUF file becomes such a folder, converted once.
+
+    Raises
+    ------
+    WeightsError
+        See `locate`; or there is no such file or folder.
+    """
+    if name in registry():
+        return locate(name)
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        model = ModelFile(path.stem, "llm", "gguf", "", path.name, path.stat().st_size, _sha256(path))
+        return _converted(model, lambda staging: path)
+    looks_like_a_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    if not path.is_dir() and (looks_like_a_path or path.suffix.lower() == ".gguf"):
+        raise WeightsError(f"There is no {path}. Give a folder, a GGUF file, or the name of an LLM.")
+    return path if path.is_dir() else name
 
 
 def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
@@ -65,14 +82,7 @@ def locate(name: str, models: dict[str, ModelFile] | None = None) -> Path:
     """
     models = registry() if models is None else models
     model = models.get(name) or _hub_whisper(name)
-
-    def convert(folder: Path) -> None:
-        source = _source(model, folder.parent)
-        _say(f"Converting {name} once, to {target}")
-        CONVERTERS[model.format](source, folder)
-
-    target = cache_directory() / f"{name}-{model.sha256[:16]}"
-    return kept(target, convert)
+    return _converted(model, lambda staging: _source(model, staging))
 
 
 @contextlib.contextmanager
@@ -80,6 +90,25 @@ def original(name: str) -> Iterator[Path]:
     """Within this block: the file as it was published, verified; see `locate` for what may go wrong."""
     with _staging(cache_directory() / name) as staging:
         yield _source(registry()[name], staging)
+
+
+def _converted(model: ModelFile, source: Callable[[Path], Path]) -> Path:
+    """The folder that a model file is converted to; `source` finds the file when it is needed, if need be in a folder
+    for what is in the making."""
+    target = cache_directory() / f"{model.name}-{model.sha256[:16]}"
+
+    def convert(folder: Path) -> None:
+        original = source(folder.parent)
+        _say(f"Converting {model.name} once, to {target}")
+        try:
+            CONVERTERS[model.format](original, folder)
+        except (WeightsError, OSError):
+            raise
+        except Exception as error:  # a reader of damaged files fails wherever it stumbles
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WeightsError(f"{original.name} cannot be converted: {first}") from error
+
+    return kept(target, convert)
 
 
 def kept(target: Path, fill: Callable[[Path], None]) -> Path:

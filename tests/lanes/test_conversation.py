@@ -17,6 +17,7 @@ from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.latency import StageClock
 from assistant.model import llm as llm_module
+from assistant.model.heads import Speech
 from assistant.model.llm import LLM
 from assistant.model.prompt import Memory, Message, Prompt, user_turn
 from assistant.sound.audio import SAMPLE_RATE, AudioError, Utterance, load_utterance
@@ -36,17 +37,9 @@ class Ears:
         self.heard.append(len(samples))
         return "" if len(samples) < SAMPLE_RATE else f"clip of {len(samples)}"
 
-    def hear(self, samples: np.ndarray, clock: StageClock) -> "Tensors":
+    def hear(self, samples: np.ndarray, clock: StageClock) -> Speech:
         self.heard.append(len(samples))
-        return Tensors(torch.full((4, WIDTH), len(samples) / 1e5))
-
-    def reading(self, speech: object) -> tuple[str, None]:
-        return "vectors", None
-
-
-class Tensors:
-    def __init__(self, vectors: torch.Tensor) -> None:
-        self.vectors = vectors
+        return Speech(torch.full((4, WIDTH), len(samples) / 1e5), (" vectors",), torch.ones(1))
 
 
 @pytest.fixture

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from assistant.files import CHECKPOINT, SAMPLES
+from assistant.files import SAMPLES
 from assistant.lanes.cascade import CascadeLane
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.lanes.loading import ModelOptions, load_lanes, precision_in_words
 from assistant.latency import STAGES, StageClock
-from assistant.model.checkpoint import CheckpointError
 from assistant.model.llm import LLM
 from assistant.model.transcriber import Transcriber
 from assistant.sound.audio import AudioError, Utterance, load_utterance, prepare
-from tests.conftest import WIDTH, tiny_connector
+from tests.conftest import tiny_connector
 from train.questions.sounds import SOUNDS
 
 EITHER = pytest.mark.parametrize("name", ["end_to_end", "cascade"])
@@ -189,17 +188,11 @@ def test_speech_streamed_in_pieces_is_the_same_speech(lanes: dict[str, Lane]) ->
 
 
 @pytest.mark.weights
-def test_a_checkpoint_of_another_llm_is_refused_in_words(tmp_path, tiny_llm_folder) -> None:
-    with pytest.raises(CheckpointError, match=f"LLM of width 896; the LLM loaded has width {WIDTH}"):
-        load_lanes(ModelOptions(llm=str(tiny_llm_folder), precision="float32", checkpoint=CHECKPOINT))
-
-
-@pytest.mark.weights
-def test_the_cascade_alone_takes_any_llm(tiny_llm_folder) -> None:
-    wanted = ModelOptions(llm=str(tiny_llm_folder), precision="float32", lanes=("cascade",), max_tokens=3)
-    lanes = load_lanes(wanted)
-    assert list(lanes) == ["cascade"]
-    assert "france" in (say(lanes["cascade"], "capital.flac").heard or "").lower()
+def test_both_lanes_take_any_llm(tiny_llm_folder) -> None:
+    """One that was never trained with, and of another width: what is heard depends on no LLM."""
+    lanes = load_lanes(ModelOptions(llm=str(tiny_llm_folder), precision="float32", max_tokens=3))
+    for lane in lanes.values():
+        assert "france" in (say(lane, "capital.flac").heard or "").lower()
 
 
 def test_lora_serves_speech_only(tiny_llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +205,6 @@ def test_lora_serves_speech_only(tiny_llm: LLM, monkeypatch: pytest.MonkeyPatch)
     class Model:
         def hear(self, samples: np.ndarray, clock: StageClock) -> object:
             return connector_output
-
-        def reading(self, speech: object) -> tuple[str, None]:
-            return "words", None
 
     def watched(embedded: torch.Tensor, cache: object) -> torch.Tensor:
         seen.append(tiny_llm._lora_on)

@@ -2,13 +2,27 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
 
 from assistant.latency import StageClock
+from assistant.model import llm as llm_module
 from assistant.model.llm import LLM, Message, load_llm
+from assistant.model.prompt import Memory
 from assistant.model.quantisation import Int8Linear, quantise
 from assistant.model.weights import WeightsError
 from tests.conftest import WIDTH
@@ -133,8 +147,95 @@ def test_a_model_without_a_chat_template_is_refused(tiny_llm_folder: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name, precision, words", [("/no/such/model", "float32", "cannot be loaded"), ("x", "int3", "Unknown precision")]
+    "name, precision, words",
+    [
+        ("/no/such/model", "float32", "There is no /no/such/model. Give a folder"),
+        ("nowhere.gguf", "float32", "There is no nowhere.gguf"),
+        ("x", "int3", "Unknown precision"),
+    ],
 )
 def test_what_cannot_be_loaded_is_said(name: str, precision: str, words: str) -> None:
     with pytest.raises(WeightsError, match=words):
         load_llm(name, precision)
+
+
+FAMILIES = {
+    "Llama": (LlamaConfig, {}),
+    "Mistral": (MistralConfig, {"sliding_window": 8}),
+    "Qwen 2": (Qwen2Config, {}),
+    "Qwen 3": (Qwen3Config, {"head_dim": 8}),
+    "Gemma": (GemmaConfig, {"head_dim": 8}),
+    "Gemma 2": (Gemma2Config, {"head_dim": 8, "sliding_window": 8}),
+    "Gemma 3": (Gemma3TextConfig, {"head_dim": 8, "sliding_window": 8}),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest, tiny_llm_folder: Path, tmp_path: Path) -> LLM:
+    """A random LLM of two layers of each family, without a pad token and with two ends of a turn."""
+    kind, more = FAMILIES[request.param]
+    torch.manual_seed(0)
+    shape = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = kind(vocab_size=258, num_key_value_heads=2, eos_token_id=[1, 5], pad_token_id=None, **shape, **more)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for file in tiny_llm_folder.glob("*token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_bytes((tiny_llm_folder / "chat_template.jinja").read_bytes())
+    return load_llm(str(tmp_path), "float32")
+
+
+def test_vectors_of_text_are_the_text_in_every_family(family: LLM) -> None:
+    """Soft tokens are what the LLM's embedding gives: Gemma's scales what it looks up."""
+    (words,) = family.writer.spell(["hello"])
+    vectors = family.writer.embed(torch.tensor(words)).detach()
+    heard, read = Message("user", ["Say: ", vectors]), Message("user", ["Say: ", "hello"])
+    assert torch.allclose(logits(family, heard), logits(family, read), atol=1e-4)
+    with torch.inference_mode():
+        whole = family.model(input_ids=family.prompt([read]).ids[None]).logits[0, -1]
+    assert torch.allclose(logits(family, read), whole, atol=1e-4)
+    assert {1, 5} <= family.end_tokens
+
+
+def test_a_conversation_is_gone_on_with_in_every_family(family: LLM) -> None:
+    """What is remembered can go back, be it longer than the window of some layers."""
+    memory, clock = Memory(), StageClock(family.device)
+    first = [Message("user", ["What is the time, please?"])]
+    for turns in (first, [*first, Message("assistant", ["Late."]), Message("user", ["And now?"])], first):
+        prompt = family.prompt(turns)
+        remembered = "".join(family.stream(prompt, clock, 8, memory))
+        assert remembered == "".join(family.stream(prompt, clock, 8))
+
+
+def test_what_stands_before_all_else(tiny_llm: LLM) -> None:
+    tiny_llm.system = "Be brief."
+    prompt = tiny_llm.prompt([Message("user", ["Hi"])])
+    assert tiny_llm.tokenizer.decode(prompt.ids) == "<system>Be brief.</s><user>Hi</s><assistant>"
+    assert tiny_llm.tokenizer.decode(tiny_llm._prefix().read.ids) == "<system>Be brief.</s><user>"
+
+
+def test_an_encoder_decoder_is_refused_in_words(tmp_path: Path) -> None:
+    T5Config(d_model=16, num_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"encoder-decoder model \(t5\).*made for chat"):
+        load_llm(str(tmp_path), "float32")
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_loaded(
+    tiny_llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(WeightsError, match=r"GiB of memory in float32.*smaller LLM"):
+        load_llm(str(tiny_llm_folder), "float32")
+
+
+def test_a_damaged_folder_is_refused_in_words(tiny_llm_folder: Path, tmp_path: Path) -> None:
+    for file in tiny_llm_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:4000])
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_llm(str(tmp_path), "float32")
+
+
+def test_a_gguf_file_that_is_none_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF but not really")
+    with pytest.raises(WeightsError, match=r"model\.gguf cannot be converted"):
+        load_llm(str(tmp_path / "model.gguf"), "float32")

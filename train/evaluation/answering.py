@@ -27,7 +27,7 @@ def answer(
     for start in range(0, len(asked), PART):
         part = asked[start : start + PART]
         content = [
-            *(system.identity, bench.config.llm, bench.precision, str(bench.device), MAX_TOKENS),
+            *(system.identity, bench.llm_name, bench.precision, str(bench.device), MAX_TOKENS),
             [[question.instruction, _spoken(bench, system, question, hearing)] for question in part],
         ]
         kept = store.json("replies", content, partial(_replies, bench, system, part, hearing))

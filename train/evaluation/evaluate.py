@@ -160,7 +160,7 @@ def _about(bench: Bench, left_out: list[str], identical: bool | None) -> dict[st
         "command": shlex.join(["python", "-m", "train.evaluation.evaluate", *sys.argv[1:]]),
         "hardware": hardware(),
         "precision": chosen(bench.precision, bench.device),
-        "llm": bench.config.llm,
+        "llm": bench.llm_name,
         "whisper": bench.config.whisper,
         "systems": {
             system.name: {

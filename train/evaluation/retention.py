@@ -33,7 +33,7 @@ def choices(bench: Bench, system: System, asked: Sequence[dict[str, Any]], store
     with tqdm(total=len(asked), desc=f"Multiple choice: {system.name}", unit=" questions") as progress:
         for start in range(0, len(asked), PART):
             part = asked[start : start + PART]
-            content = [identity, bench.config.llm, bench.precision, str(bench.device), part]
+            content = [identity, bench.llm_name, bench.precision, str(bench.device), part]
             found += store.json("choices", content, partial(_choose, bench, system, part))
             progress.update(len(part))
     return found
@@ -42,13 +42,13 @@ def choices(bench: Bench, system: System, asked: Sequence[dict[str, Any]], store
 def logits_are_those_of_the_bare_llm(bench: Bench, asked: Sequence[dict[str, Any]], store: Store) -> bool:
     """Whether an LLM that carries LoRA, switched off, gives bit for bit what the LLM gives that never had any."""
     identities = [system.identity for system in bench.systems if bench.has_lora(system)]
-    content = [identities, bench.config.llm, bench.precision, str(bench.device), asked[:COMPARED]]
+    content = [identities, bench.llm_name, bench.precision, str(bench.device), asked[:COMPARED]]
     return bool(store.json("identical", content, lambda: _identical(bench, asked[:COMPARED])))
 
 
 def _identical(bench: Bench, asked: Sequence[dict[str, Any]]) -> bool:
     text = next(system for system in bench.systems if system.hears == "text")
-    bare = load_llm(bench.config.llm, bench.precision, bench.device)
+    bare = load_llm(bench.llm_name, bench.precision, bench.device)
     expected = [_logits(bare, question) for question in asked]
     del bare
     with bench.llm(text) as llm:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from assistant.files import DEFAULT_LLM
 from assistant.lanes.names import CASCADE, END_TO_END
 from assistant.model.checkpoint import CheckpointConfig, CheckpointError, read_config, read_lora
 from assistant.model.llm import LLM, load_llm
-from assistant.model.speech_lm import SpeechLM, load_speech_lm
+from assistant.model.speech_lm import SpeechLM, load_speech_lm, reading
 from train.evaluation.hearing import Hearing
 from train.evaluation.store import Store
 from train.questions.clips import Clip
@@ -42,7 +43,7 @@ class System:
 def _hash(checkpoint: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(checkpoint.iterdir()):
-        if file.suffix in (".json", ".safetensors"):
+        if file.suffix in (".json", ".safetensors", ".txt"):
             digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -60,11 +61,13 @@ class Bench:
         self._folders = checkpoints
         self._configs = {name: read_config(folder) for name, folder in checkpoints.items()}
         self.config: CheckpointConfig = self._configs[END_TO_END]
+        # That of the checkpoints that belong to one, if any does.
+        self.llm_name = next((config.llm for config in self._configs.values() if config.llm), DEFAULT_LLM)
         for name, config in self._configs.items():
-            if (config.whisper, config.llm) != (self.config.whisper, self.config.llm):
+            if config.whisper != self.config.whisper or not config.fits(self.llm_name):
                 raise CheckpointError(
-                    f"{checkpoints[name]} was trained with {config.whisper} and {config.llm}, not with "
-                    f"{self.config.whisper} and {self.config.llm}: compare it in an evaluation of its own."
+                    f"{checkpoints[name]} was trained with {config.whisper} and {config.llm or 'any LLM'}, not with "
+                    f"{self.config.whisper} and {self.llm_name}: compare it in an evaluation of its own."
                 )
         self.precision, self.device = precision, device
         speech = [System(name, "speech", folder) for name, folder in checkpoints.items()]
@@ -84,7 +87,7 @@ class Bench:
             carried = self._lora(owner)
             self._llm = None  # only one at a time in memory
             self._models.clear()
-            self._llm = load_llm(self.config.llm, self.precision, self.device, carried)
+            self._llm = load_llm(self.llm_name, self.precision, self.device, carried)
             self._settings, self._owner = (carried[0] if carried else None), owner
         if lora and self._owner != system.name:
             self._llm.swap_lora(lora[1])
@@ -129,7 +132,7 @@ class Bench:
 
         def compute() -> str | None:
             model = self.speech_lm(system)
-            return model.reading(model.connect([hearing.features(clip)])[0])[0]
+            return reading(model.connect([hearing.features(clip)])[0])[0]
 
         read: str | None = store.json("readings", [system.identity, hearing.digest(clip)], compute)
         return read

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
-from assistant.model.checkpoint import CheckpointConfig, read_config, read_connector, write_checkpoint
+from assistant.model.checkpoint import CheckpointConfig, read_config, read_learnt, write_checkpoint
 from assistant.model.connector import ConnectorConfig, QFormerConnector, build_connector
 from assistant.model.speech_encoder import FRAMES_PER_SECOND, load_whisper
 from assistant.model.speech_lm import SpeechLM
@@ -43,12 +43,12 @@ class AdaptationRecipe(StageRecipe):
 
     learning_rate: float = 4e-4
     weight_decay: float = 0.01
-    start: Path | None = None  # checkpoint whose layers to go on with; the rows of words are never learnt, so made anew
+    start: Path | None = None  # checkpoint whose layers to go on with; it may read other words
     connector: dict[str, Any] = field(default_factory=dict)  # entries of ConnectorConfig that differ from the default
 
 
 class CtcObjective(Objective):
-    """CTC on the LLM's own tokens."""
+    """CTC on words; the recipe's LLM lends its tokenizer, whose pieces spell those that are heard too rarely."""
 
     def __init__(self, recipe: AdaptationRecipe) -> None:
         self._recipe = recipe
@@ -69,41 +69,38 @@ class CtcObjective(Objective):
         torch.manual_seed(recipe.loop.seed)
         texts = [self._cache.entries[index]["text"] for index in self._training]
         self._labeller = Labeller.from_texts(tokenizer, texts, frequent_words())
-        self._config = self._shape(len(self._labeller.spellings))
-        connector = build_connector(self._config.connector, None, self._labeller.spellings)
+        self._config = self._shape()
+        connector = build_connector(self._config.connector, self._labeller.words)
         assert isinstance(connector, QFormerConnector), "CTC is for connectors that read words"
-        start_from_whisper(connector, load_whisper(self._config.whisper), tokenizer)
+        start_from_whisper(connector, load_whisper(self._config.whisper))
         if recipe.start:
             self._go_on_from(recipe.start, connector)
         learn(connector)
-        self._speech_lm = SpeechLM(connector, tokenizer)
+        self._speech_lm = SpeechLM(connector)
         said = Counter(place for text in texts for place in self._labeller(text))
         self.model = CtcModel(connector, [place for place, _ in said.most_common()])
 
-    def _shape(self, words: int) -> CheckpointConfig:
-        """A connector that reads so many words: of the checkpoint to start from, or new, with the recipe's changes."""
+    def _shape(self) -> CheckpointConfig:
+        """That of the checkpoint to start from, or a new one, with the recipe's changes."""
         recipe = self._recipe
         if recipe.start:
             config = read_config(recipe.start)
         else:
-            llm_width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
-            shape = ConnectorConfig(self._cache[0].features.shape[1], llm_width)
-            config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
+            config = CheckpointConfig.of(ConnectorConfig(self._cache[0].features.shape[1]), recipe.whisper, recipe.llm)
         try:
-            return replace(config, connector=replace(config.connector, words=words, **recipe.connector))
+            return replace(config, connector=replace(config.connector, **recipe.connector))
         except TypeError as error:
             raise RecipeError(f"[connector] of the recipe: {error}") from error
 
     @staticmethod
     def _go_on_from(start: Path, connector: QFormerConnector) -> None:
         """Take over all that another run has learnt. Rows are not learnt, so they may be of other words."""
-        trained, head = read_connector(start, read_config(start)), connector.vocabulary
-        if trained.vocabulary is None or head is None:
+        learnt, words = read_learnt(start, read_config(start))
+        own = {name: value for name, value in connector.state_dict().items() if name not in connector.learnt()}
+        if not words:
             raise RecipeError(f"{start} has no vocabulary projection to go on from.")
-        learnt = trained.state_dict()
-        own = {f"head.{name}": value for name, value in head.words().items()}
         try:
-            connector.load_state_dict({**learnt, **own})
+            connector.load_state_dict({**own, **learnt})
         except RuntimeError as error:
             raise RecipeError(f"{start} is not of the shape that the recipe asks for: {error}") from error
 
@@ -143,7 +140,8 @@ class CtcObjective(Objective):
 
     def export(self, folder: Path) -> None:
         """See `Objective`."""
-        write_checkpoint(folder, self._config, self._speech_lm.connector)
+        connector = self._speech_lm.connector
+        write_checkpoint(folder, self._config, connector.learnt(), connector.words)
 
     def skipped(self) -> list[dict[str, str]]:
         """See `Objective`."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from assistant.model.connector import QFormerConnector
 from assistant.model.heads import BLANK
-from assistant.model.speech_lm import SpeechLM
+from assistant.model.speech_lm import SpeechLM, reading
 from train.data.features import Sample
 from train.data.spoken_form import spoken_form
 
@@ -46,7 +46,7 @@ class CtcModel(nn.Module):
         others = rest.nonzero()[:, 0]
         sample = others[torch.randperm(len(others))[: SAMPLE - len(frequent)]]
         words = torch.cat([said, frequent, sample]).to(states.device)
-        logits = functional.linear(states, head.matrix.weight[words], head.matrix.bias[words])
+        logits = functional.linear(states, head.matrix.weight[words])
         logits[..., len(words) - len(sample) :] += math.log(max(1, len(others)) / max(1, len(sample)))
         numbers = {place: number for number, place in enumerate(places, 1)}
         renumbered = [[numbers[place] for place in clip] for clip in labels]
@@ -72,5 +72,5 @@ def reading_error(model: SpeechLM, samples: list[Sample]) -> float:
     if not spoken:
         return float("nan")
     device = next(model.connector.parameters()).device
-    read = [model.reading(model.connect([sample.features.float().to(device)])[0])[0] or "" for sample in spoken]
+    read = [reading(model.connect([sample.features.float().to(device)])[0])[0] or "" for sample in spoken]
     return float(jiwer.wer([spoken_form(s.text) for s in spoken], [spoken_form(text) for text in read]))

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from assistant.files import read_json_lines
 from assistant.model.checkpoint import (
@@ -31,7 +30,6 @@ from assistant.model.connector import Connector, ConnectorConfig, build_connecto
 from assistant.model.llm import LLM, load_llm
 from assistant.model.speech_encoder import load_whisper
 from assistant.model.speech_lm import SpeechLM
-from assistant.model.weights import llm_source
 from train.data.features import FeatureCache
 from train.data.manifest import held_out
 from train.data.perturbation import perturb
@@ -104,7 +102,7 @@ class TuningObjective(Objective):
         self._llm: LLM = load_llm(recipe.llm, "bfloat16" if mixed else "float32")
         settings = self._tune_llm()
         self._config, connector = self._make_connector(settings)
-        self._speech_lm = SpeechLM(connector, self._llm.tokenizer, llm=self._llm)
+        self._speech_lm = SpeechLM(connector, llm=self._llm)
         self.model = ReplyModel(self._speech_lm, recipe.ctc, recipe.distillation)
 
         examples = self._usable(self._examples())
@@ -137,27 +135,27 @@ class TuningObjective(Objective):
         return settings
 
     def _make_connector(self, lora: dict[str, Any] | None) -> tuple[CheckpointConfig, Connector]:
-        recipe, embeddings = self._recipe, self._llm.embeddings
+        recipe, writer = self._recipe, self._llm.writer
+        changes = {"llm_width": self._llm.embeddings.shape[1], **recipe.connector}
         if recipe.start:
             config = read_config(recipe.start)
             if config.lora is not None:
                 raise RecipeError(f"{recipe.start} has LoRA weights already; begin stage 2 from a stage 1 checkpoint.")
-            connector = read_connector(recipe.start, config, embeddings)
+            if not config.fits(recipe.llm):
+                raise RecipeError(f"{recipe.start} leads to {config.llm} alone, not to {recipe.llm}.")
+            connector, whisper = read_connector(recipe.start, config, writer), config.whisper
             if recipe.connector:  # such as a residual path beside what stage 1 has learnt
-                words = connector.vocabulary.spellings if connector.vocabulary else None
-                wider = build_connector(replace(config.connector, **recipe.connector), embeddings, words)
+                wider = build_connector(replace(config.connector, **changes), connector.words, writer)
                 wider.load_state_dict(connector.state_dict(), strict=False)
-                config, connector = replace(config, connector=wider.config), wider
+                connector = wider
         else:
-            texts = [text for text in self._recordings if text]
-            spellings = Labeller.from_texts(self._llm.tokenizer, texts, frequent_words()).spellings
-            width = AutoConfig.from_pretrained(llm_source(recipe.llm)).hidden_size
-            shape = ConnectorConfig(self._cache[0].features.shape[1], width, words=len(spellings), **recipe.connector)
-            connector = build_connector(shape, embeddings, spellings)
-            start_from_whisper(connector, load_whisper(recipe.whisper), self._llm.tokenizer)
-            config = CheckpointConfig.of(shape, recipe.whisper, recipe.llm)
+            texts, whisper = [text for text in self._recordings if text], recipe.whisper
+            words = Labeller.from_texts(self._llm.tokenizer, texts, frequent_words()).words
+            shape = ConnectorConfig(self._cache[0].features.shape[1], **changes)
+            connector = build_connector(shape, words, writer)
+            start_from_whisper(connector, load_whisper(whisper))
         learn(connector)
-        return replace(config, lora=lora), connector
+        return CheckpointConfig.of(connector.config, whisper, recipe.llm, lora), connector
 
     def groups(self) -> list[dict[str, Any]]:
         """Connector and LLM at learning rates of their own; see `Objective`."""
@@ -265,7 +263,8 @@ class TuningObjective(Objective):
     def export(self, folder: Path) -> None:
         """See `Objective`."""
         lora = self._llm.lora_state() if self._config.lora else None
-        write_checkpoint(folder, self._config, self._speech_lm.connector, lora)
+        connector = self._speech_lm.connector
+        write_checkpoint(folder, self._config, connector.learnt(), connector.words, lora)
         if self._recipe.tune == "full":
             self._llm.model.save_pretrained(folder / TUNED_LLM, safe_serialization=True)
             self._llm.tokenizer.save_pretrained(folder / TUNED_LLM)

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from assistant.files import read_text
+from assistant.files import DEFAULT_LLM, read_text
 from train.stages.loop import Loop
 
 Recipe = TypeVar("Recipe")
@@ -18,7 +18,7 @@ class StageRecipe:
     features: tuple[Path, ...]  # folders written by train.data.features
     loop: Loop
     whisper: str = "whisper-base"
-    llm: str = "qwen2.5-coder-0.5b-instruct"
+    llm: str = DEFAULT_LLM
 
 
 class RecipeError(ValueError):

@@ -27,8 +27,7 @@ class ReplyModel(nn.Module):
         assert speech_lm.llm is not None, "without an LLM there is no reply"
         self.connector, self._speech_lm, self._llm = speech_lm.connector, speech_lm, speech_lm.llm
         self.llm_weights = self._llm.model  # registered, so that accelerate moves and wraps it
-        words = self.connector.vocabulary.spellings if self.connector.vocabulary else None
-        self._labeller = None if words is None else Labeller(self._llm.tokenizer, words)
+        self._labeller = Labeller(self._llm.tokenizer, self.connector.words) if self.connector.words else None
         self._ctc_weight = ctc_weight if self._labeller is not None else 0.0
         self._distillation = distillation
 
@@ -57,7 +56,7 @@ class ReplyModel(nn.Module):
 
     def _hear(self, features: Tensor, lengths: Tensor, texts: list[str]) -> tuple[list[Tensor], Tensor]:
         """Vectors [n, llm_width] of each clip, and the CTC loss of reading it."""
-        speeches = self._speech_lm.connect_padded(features, lengths)
+        speeches = self.connector(features, lengths)
         vectors = [speech.vectors for speech in speeches if speech.vectors is not None]
         if not self._ctc_weight or self._labeller is None:
             return vectors, features.new_zeros(())

@@ -6,21 +6,17 @@ embeddings; of a word that Whisper writes with several tokens, their sum. These 
 hardly ever says is then read all the same, as its row is where Whisper would look for it.
 """
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 from whisper.model import Whisper
 from whisper.tokenizer import get_tokenizer
 
 from assistant.model.connector import Connector, QFormerConnector
-from train.labels.labeller import Labeller
+from assistant.model.spelling import word_rows
 
 
 @torch.no_grad()
-def start_from_whisper(connector: Connector, whisper: Whisper, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Overwrite a random Q-Former's layers and vocabulary head; `tokenizer` is the LLM's. Other kinds stay random.
+def start_from_whisper(connector: Connector, whisper: Whisper) -> None:
+    """Overwrite a random Q-Former's layers and vocabulary head. Other kinds stay random.
 
     Raises
     ------
@@ -43,27 +39,9 @@ def start_from_whisper(connector: Connector, whisper: Whisper, tokenizer: PreTra
     before = decoder.token_embedding.weight[words.no_timestamps]
     connector.query.copy_(before + decoder.positional_embedding[3 : 3 + config.queries])
     if head := connector.vocabulary:
-        head.matrix.weight.copy_(head_rows(whisper, Labeller(tokenizer, head.spellings).names))
-        head.matrix.bias.zero_()
+        head.matrix.weight.copy_(word_rows(decoder.token_embedding.weight, head.words))
         torch.nn.init.zeros_(head.blank.weight)
         torch.nn.init.zeros_(head.blank.bias)
-
-
-def head_rows(whisper: Whisper, texts: Iterable[str]) -> Tensor:
-    """Whisper's embedding of each text [n, width]: its token's, as it is or as a name; else those of its tokens.
-
-    Those are added up and brought to the size of one (they are close to orthogonal): with the mean, a state in the very
-    direction of a word would be as near to each of the word's pieces.
-    """
-    encoding = get_tokenizer(whisper.is_multilingual, num_languages=whisper.num_languages).encoding
-    embeddings = whisper.decoder.token_embedding.weight
-    rows = []
-    for text in texts:
-        space = " " * text.startswith(" ")
-        ways = [encoding.encode(text), encoding.encode(space + text.strip().capitalize())]
-        pieces = min(ways, key=len)
-        rows.append(embeddings[pieces].sum(0) / len(pieces) ** 0.5)
-    return torch.stack(rows)
 
 
 def learn(connector: Connector) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from whisper.model import ModelDimensions, Whisper
 
-from assistant.model.checkpoint import CheckpointConfig, write_checkpoint
+from assistant.model.checkpoint import CheckpointConfig, read_config, write_checkpoint
 from assistant.model.llm import LLM, load_llm
 from tests.conftest import tiny_connector
 from train.evaluation import answering, evaluate, hearing, retention, systems
@@ -32,7 +32,13 @@ def brief_whisper() -> Whisper:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_llm_folder: Path, brief_whisper: Whisper, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    tmp_path: Path,
+    tiny_llm_folder: Path,
+    tiny_whisper_folder: Path,
+    brief_whisper: Whisper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """Two checkpoints that differ in their LoRA, and no data but a little text; short replies."""
     monkeypatch.setattr(hearing, "load_whisper", lambda name, device="cpu": brief_whisper)
     monkeypatch.setattr(answering, "MAX_TOKENS", 8)
@@ -41,8 +47,8 @@ def folder(tmp_path: Path, tiny_llm_folder: Path, brief_whisper: Whisper, monkey
         torch.manual_seed(seed)
         llm = load_llm(str(tiny_llm_folder), "float32")
         llm.add_lora({**LORA, "init_lora_weights": False})
-        config = CheckpointConfig(connector.config, "whisper-tiny", str(tiny_llm_folder), lora=LORA)
-        write_checkpoint(tmp_path / name, config, connector, llm.lora_state())
+        config = CheckpointConfig.of(connector.config, str(tiny_whisper_folder), str(tiny_llm_folder), LORA)
+        write_checkpoint(tmp_path / name, config, connector.learnt(), connector.words, llm.lora_state())
     text = tmp_path / "data" / "text"
     text.mkdir(parents=True)
     rows = [{"text": f"do thing number {n}", "intent": f"DoThing{n}"} for n in range(6)]
@@ -139,22 +145,24 @@ def test_bad_input_gets_a_sentence(
 def test_a_checkpoint_of_other_base_models_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    connector = tiny_connector("vocabulary")
-    write_checkpoint(folder / "other", CheckpointConfig(connector.config, "whisper-tiny", "another-llm"), connector)
+    connector = tiny_connector("linear")
+    config = CheckpointConfig.of(connector.config, "another-whisper", "another-llm")
+    write_checkpoint(folder / "other", config, connector.learnt())
     with pytest.raises(SystemExit):
         run(folder, monkeypatch, "--compare", f"other={folder / 'other'}")
-    assert "was trained with whisper-tiny and another-llm" in capsys.readouterr().err
+    assert "was trained with another-whisper and another-llm" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_lora_and_one_with_other_settings(folder: Path, tiny_llm_folder: Path) -> None:
     connector = tiny_connector("linear")
+    whisper = read_config(folder / "tuned").whisper
     write_checkpoint(
-        folder / "plain", CheckpointConfig(connector.config, "whisper-tiny", str(tiny_llm_folder)), connector
+        folder / "plain", CheckpointConfig.of(connector.config, whisper, str(tiny_llm_folder)), connector.learnt()
     )
     llm = load_llm(str(tiny_llm_folder), "float32")
     llm.add_lora({**LORA, "r": 4, "init_lora_weights": False})
-    config = CheckpointConfig(connector.config, "whisper-tiny", str(tiny_llm_folder), lora={**LORA, "r": 4})
-    write_checkpoint(folder / "wide", config, connector, llm.lora_state())
+    config = CheckpointConfig.of(connector.config, whisper, str(tiny_llm_folder), {**LORA, "r": 4})
+    write_checkpoint(folder / "wide", config, connector.learnt(), (), llm.lora_state())
     folders = {"end_to_end": folder / "plain", "tuned": folder / "tuned", "wide": folder / "wide"}
     bench = systems.Bench(folders, "float32", torch.device("cpu"))
     by_name = {system.name: system for system in bench.systems}

@@ -55,7 +55,7 @@ def write_lines(path: Path, lines: list[dict[str, object]]) -> Path:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, tiny_llm_folder: Path) -> Callable[..., TuningRecipe]:
+def recipe(tmp_path: Path, tiny_llm_folder: Path, tiny_whisper_folder: Path) -> Callable[..., TuningRecipe]:
     """A recipe on random features of `TEXTS` and one silent clip, a tiny LLM and a tiny stage 1 checkpoint."""
     folder, rng, lines, start = tmp_path / "features", np.random.default_rng(1), [], 0
     folder.mkdir()
@@ -67,7 +67,8 @@ def recipe(tmp_path: Path, tiny_llm_folder: Path) -> Callable[..., TuningRecipe]
     write_lines(folder / "0-0000.jsonl", lines)
     manifest = write_lines(tmp_path / "self_powered.jsonl", LINES)
     connector = tiny_connector("vocabulary")
-    write_checkpoint(tmp_path / "stage1", CheckpointConfig(connector.config, "tiny", str(tiny_llm_folder)), connector)
+    config = CheckpointConfig.of(connector.config, str(tiny_whisper_folder), str(tiny_llm_folder))
+    write_checkpoint(tmp_path / "stage1", config, connector.learnt(), connector.words)
 
     def make(**changes: object) -> TuningRecipe:
         settings: dict[str, object] = {
@@ -126,7 +127,7 @@ class Reader(Connector):
 
 
 def hearing(llm: LLM, *texts: str) -> SpeechLM:
-    return SpeechLM(Reader(llm, list(texts)), llm.tokenizer, llm=llm)
+    return SpeechLM(Reader(llm, list(texts)), llm=llm)
 
 
 def test_the_loss_is_on_the_reply_alone(tiny_llm: LLM) -> None:
@@ -246,7 +247,7 @@ def test_a_residual_is_added_to_what_stage_1_learnt(recipe: Callable[..., Tuning
     objective.export(tmp_path / "out")
     config = read_config(tmp_path / "out")
     assert config.connector.residual
-    connector = read_connector(tmp_path / "out", config, torch.randn(258, 32))
+    connector = read_connector(tmp_path / "out", config)
     assert not connector.state_dict()["head.residual.weight"].any()
     stage1 = read_connector(tmp_path / "stage1", read_config(tmp_path / "stage1"))
     assert torch.equal(connector.state_dict()["head.matrix.weight"], stage1.state_dict()["head.matrix.weight"])
