@@ -219,3 +219,11 @@ def test_lora_serves_speech_only(tiny_llm: LLM, monkeypatch: pytest.MonkeyPatch)
     seen.clear()
     lane.reply(Turn(text="Written."))
     assert seen and not any(seen)
+
+
+@pytest.mark.weights
+def test_an_llm_that_was_never_trained_with_answers_on_both_lanes() -> None:
+    """One connector, another LLM: the default one answers above."""
+    both = load_lanes(ModelOptions(llm="smollm2-135m-instruct"))
+    for lane in both.values():
+        assert "capital of france is paris" in say(lane, "capital.flac").text.lower()
