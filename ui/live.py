@@ -20,13 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from assistant.limits import GRACE
 from ui.ear import sample_rate
 from ui.export import as_file
 from ui.visit import KEY, Visit, Visits
 
 LOG = logging.getLogger("earshot.live")
 HELLO = 10.0  # seconds a browser has to say who it is
-GRACE = 60.0  # seconds a visitor may be away, as when a phone changes networks, before they are forgotten
 LONGEST = 2**17  # bytes in a message: more than a second of any microphone
 BEHIND = 2**24  # bytes a browser may be behind, five minutes of speech; then it is given up
 REFUSED, NOT_UNDERSTOOD, TOO_LONG = 4403, 4400, 1009  # codes with which a line is closed

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from assistant.lanes.lane import Lane
-
-MOST_WAITING = 24  # visitors; every one of them holds one of the server's threads now and then
+from assistant.limits import MAX_WAITING
 
 
 class Crowded(Exception):
@@ -73,11 +72,11 @@ class Machine:
         Raises
         ------
         Crowded
-            `MOST_WAITING` visitors stand there.
+            `MAX_WAITING` visitors stand there.
         """
         place = Place(self)
         with self._changed:
-            if len(self._line) >= MOST_WAITING:
+            if len(self._line) >= MAX_WAITING:
                 raise Crowded
             self._line.append(place)
         try:

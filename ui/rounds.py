@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from assistant.lanes.comparison import Measurement
-from assistant.lanes.conversation import MAX_SPEECH
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.names import LANES
 from assistant.latency import Latency
-
-LONGEST = 200  # rounds kept; a page left open for days must not fill the memory
+from assistant.limits import MAX_ROUNDS, MAX_SPEECH
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Round:
 
 def with_round(rounds: Sequence[Round], newest: Round) -> list[Round]:
     """One round more. When there is too much, old recordings are let go, then whole rounds."""
-    kept = [*rounds, newest][-LONGEST:]
+    kept = [*rounds, newest][-MAX_ROUNDS:]
     speech = 0.0
     for one in reversed(kept):
         speech += one.duration

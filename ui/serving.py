@@ -14,17 +14,17 @@ import gradio as gr
 
 from assistant.files import ASSETS, cache_directory
 from assistant.lanes.lane import Lane
+from assistant.limits import KEEP, MAX_UPLOAD, MAX_VISITORS
 from assistant.process import folder_of_our_own, temporary_files_in, way_out
 from assistant.voice.tts import load_voice
 from ui.live import add_live_routes
 from ui.machine import Machine
 from ui.page import build_page
 from ui.texts import ENGLISH
-from ui.visit import MOST, Visits, Voices
+from ui.visit import Visits, Voices
 
-MAX_UPLOAD = 50 * 2**20  # bytes; two minutes of the best microphone are 46 MB
 WAITING = 32  # requests that Gradio itself may hold
-KEEP, SWEEP = 600, 60  # seconds after which files that visitors brought are deleted, and between two looks
+SWEEP = 60  # seconds between two looks for files to delete
 THREADS = 96  # for visitors: one for each who is hands-free or waits, and some for the quick things
 
 
@@ -108,7 +108,7 @@ def launch(machine: Machine, voices: Voices, samples: Path, address: Address) ->
             footer_links=[],
             run_history=False,  # it would keep what was said in the browser's storage
             max_file_size=MAX_UPLOAD,
-            state_session_capacity=MOST,
+            state_session_capacity=MAX_VISITORS,
             max_threads=THREADS,
             ssr_mode=False,
             show_error=False,

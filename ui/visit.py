@@ -14,6 +14,7 @@ from assistant.lanes.conversation import Conversation, Exchange
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Chunk, Chunks
 from assistant.lanes.names import EARLY, END_TO_END
+from assistant.limits import MAX_EARS, MAX_VISITORS
 from assistant.sound.audio import SAMPLE_RATE, Utterance
 from assistant.voice.spoken_reply import Sound, Unspoken, speak, words_heard
 from assistant.voice.tts import Voice
@@ -21,9 +22,6 @@ from ui.ear import Ear
 from ui.machine import Crowded, Machine
 from ui.progress import order_of
 from ui.rounds import Round, with_round
-
-MOST = 100  # visitors remembered at a time; the one who has been quiet for longest is forgotten first
-MOST_EARS = 24  # of them hands-free: each holds one of the server's threads
 
 KEY = re.compile(r"[\w-]{22,64}")  # 128 random bits take 22 such characters
 
@@ -229,7 +227,7 @@ class Visits:
             visit = self._visits.get(str(key)) or Visit(self._machine, str(key))
             self._visits[visit.key] = visit
             self._visits.move_to_end(visit.key)
-            if len(self._visits) > MOST:
+            if len(self._visits) > MAX_VISITORS:
                 _, forgotten = self._visits.popitem(last=False)
         if forgotten is not None:
             forgotten.leave()
@@ -251,6 +249,6 @@ class Visits:
         """
         with self._lock:
             open_ears = [one for one in self._visits.values() if one is not visit and one.ear and not one.ear.closed]
-        if len(open_ears) >= MOST_EARS:
+        if len(open_ears) >= MAX_EARS:
             raise Crowded
         return visit.open_ear()

@@ -17,7 +17,8 @@ from assistant.lanes.lane import Heard, Lane, Reply, TextDelta
 from assistant.lanes.listening import Listener
 from assistant.lanes.names import typed
 from assistant.latency import in_words
-from assistant.sound.audio import MAX_DURATION, SAMPLE_RATE, AudioError, Utterance, prepare
+from assistant.limits import MAX_DURATION
+from assistant.sound.audio import SAMPLE_RATE, AudioError, Utterance, prepare
 from assistant.sound.microphone import Microphone, level
 from assistant.sound.sound_devices import Device, SoundDeviceError
 from assistant.voice.loudspeaker import Loudspeaker

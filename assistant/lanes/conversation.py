@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from assistant.lanes.anticipation import Anticipation
 from assistant.lanes.dialogue import Dialogue, Said, Turn
 from assistant.lanes.lane import Chunks, Heard, Lane
-from assistant.sound.audio import MAX_DURATION, AudioError
-
-MAX_EXCHANGES = 100  # kept to look back at and ask about again
-MAX_SPEECH = 600.0  # seconds of recordings kept for it: 38 MB
+from assistant.limits import MAX_DURATION, MAX_EXCHANGES, MAX_SPEECH
+from assistant.sound.audio import AudioError
 
 
 @dataclass(eq=False)

@@ -9,7 +9,8 @@ from assistant.lanes.lane import Heard
 from assistant.lanes.model_lane import ModelLane
 from assistant.lanes.names import END_TO_END
 from assistant.latency import StageClock
-from assistant.model.llm import LLM, MAX_REPLY
+from assistant.limits import MAX_REPLY
+from assistant.model.llm import LLM
 from assistant.model.speech_lm import SpeechLM, reading
 
 

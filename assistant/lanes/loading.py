@@ -12,8 +12,9 @@ from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Lane
 from assistant.lanes.model_lane import ModelLane
 from assistant.lanes.names import CASCADE, END_TO_END, LANES
+from assistant.limits import MAX_REPLY
 from assistant.model.checkpoint import read_config, read_lora
-from assistant.model.llm import MAX_REPLY, load_llm
+from assistant.model.llm import load_llm
 from assistant.model.speech_encoder import load_whisper
 from assistant.model.speech_lm import load_speech_lm
 from assistant.model.transcriber import Transcriber

@@ -12,8 +12,9 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from assistant.limits import MAX_REPLY
 from assistant.model.chat import spoken
-from assistant.model.llm import LLM, MAX_REPLY
+from assistant.model.llm import LLM
 from assistant.model.prompt import Prompt
 
 # Rows that are prefilled together, and that pass the output head together. Measured on a CPU with 1 MB of L2 per pair

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from assistant.latency import StageClock
+from assistant.limits import CONTEXT, MAX_REPLY, MEMORIES
 from assistant.model import stored_llm
 from assistant.model.chat import MARK, Spoken, fill, turn_end
 from assistant.model.decoder import lean, new_cache
@@ -36,10 +37,7 @@ from assistant.model.spelling import Writer
 from assistant.model.weights import WeightsError, llm_source, registry
 from assistant.process import loading_with_transformers
 
-MAX_REPLY = 256  # tokens
-CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
 BYTES_PER_PARAMETER = {"int8": 4, "float32": 4, "float16": 2, "bfloat16": 2}  # int8: made of float16, one by one
-MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
 
 
 @dataclass

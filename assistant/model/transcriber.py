@@ -11,8 +11,9 @@ from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 
 from assistant.latency import StageClock
+from assistant.limits import SILENCE_PEAK
 from assistant.model.speech_encoder import split_segments
-from assistant.sound.audio import SAMPLE_RATE, SILENCE_PEAK, log_mel
+from assistant.sound.audio import SAMPLE_RATE, log_mel
 from assistant.sound.endpointing import anybody_speaks
 
 # Whisper's own remedies (Radford et al. 2022, section 4.5), each only where there is a reason for it:

@@ -8,14 +8,11 @@ import soxr
 import torch
 
 from assistant.files import exists, printable
+from assistant.limits import MAX_DURATION, MAX_FILE_SIZE, MIN_DURATION, SILENCE_PEAK
 from assistant.sound.channels import Mixer
 from assistant.sound.decoding import NotAudio, TooLong, decode, floats
 
 SAMPLE_RATE = 16_000  # samples per second, what Whisper was trained on
-MIN_DURATION = 0.3  # seconds; shorter than any word worth answering
-MAX_DURATION = 120.0  # seconds; a longer monologue would not leave a laptop room for a prompt reply
-SILENCE_PEAK = 1e-3  # full scale is 1.0; -60 dBFS is below the noise of any working microphone
-MAX_FILE_SIZE = 200 * 1024 * 1024  # bytes; two minutes of 8-channel 96 kHz float fit
 
 
 class AudioError(ValueError):

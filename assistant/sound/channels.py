@@ -37,8 +37,7 @@ class Mixer:
             return samples.mean(axis=1)
         heard = np.isfinite(samples)
         with np.errstate(invalid="ignore"):
-            mixed: np.ndarray = np.where(heard, samples, 0).sum(1) / heard.sum(1)
-        return mixed
+            return (np.where(heard, samples, 0).sum(1) / heard.sum(1)).astype(np.float32)
 
     def _compare(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sign of every channel [channels] at the beginning and at the end of these samples."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import soxr
 
+from assistant.limits import MAX_RATE, MIN_RATE
 from assistant.sound.channels import Mixer
 
 # Containers that hold their sound themselves. Playlists and lists of files are none: they would open what they name.
 CONTAINERS = (
     "wav,w64,aiff,au,caf,flac,mp3,aac,ogg,mov,mp4,m4a,3gp,matroska,webm,amr,asf,avi,mpeg,mpegts,wv,ac3,ape,tta,voc"
 )
-RATES = range(1_000, 384_001)  # Hz; beyond, two minutes no longer fit into the memory of a small machine
 GIVE_UP = 1_000  # broken packets one after another: no recording, whatever it began like
 # How a recording begins. One that begins in the middle of another was put behind it by `cat`.
 BEGINNING = re.compile(
@@ -87,7 +87,7 @@ def _decode(recordings: list[bytes], longest: float) -> tuple[np.ndarray, int]:
     format_now, heard = None, 0.0
     for number, recording in enumerate(recordings):
         for samples, rate in _frames(recording):
-            if rate not in RATES:
+            if not MIN_RATE <= rate <= MAX_RATE:
                 raise NotAudio(f"{rate} samples a second")
             if format_now != (number, rate, samples.shape[1]):
                 format_now, mixer = (number, rate, samples.shape[1]), Mixer(rate)

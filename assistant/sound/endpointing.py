@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from assistant.sound.audio import MAX_DURATION, SAMPLE_RATE, Utterance
+from assistant.limits import MAX_DURATION
+from assistant.sound.audio import SAMPLE_RATE, Utterance
 
 CHUNK = 512  # samples the detector looks at: 32 ms
 VOICE, SYLLABLE = 16, 4  # chunks of speech by which we know how loud a voice is, and how loud it is just now

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from assistant.lanes.lane import Chunk, Chunks, Reply, TextDelta
-from assistant.sound.audio import SILENCE_PEAK
+from assistant.limits import SILENCE_PEAK
 from assistant.voice.tts import SpeechUnavailable, Voice
 
 LOG = logging.getLogger("earshot.voice")

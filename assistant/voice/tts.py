@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from assistant.files import ROOT
-from assistant.sound.audio import SILENCE_PEAK
+from assistant.limits import SILENCE_PEAK
 
 VOICES = ("natural", "system", "silent")
 LEAD, TAIL = 0.02, 0.15  # seconds of silence left around a sentence; the packaged voice brings 0.3 and 0.4

@@ -11,11 +11,12 @@ import torch
 
 from assistant.files import SAMPLES
 from assistant.lanes.cascade import CascadeLane
-from assistant.lanes.conversation import MAX_SPEECH, Conversation
+from assistant.lanes.conversation import Conversation
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.end_to_end import EndToEndLane
 from assistant.lanes.lane import Chunk, Heard, Lane, Reply, TextDelta
 from assistant.latency import StageClock
+from assistant.limits import MAX_SPEECH
 from assistant.model import llm as llm_module
 from assistant.model.heads import Speech
 from assistant.model.llm import LLM

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from assistant.files import ROOT, SAMPLES
-from assistant.sound.audio import MAX_DURATION, SAMPLE_RATE, LiveResampler, Utterance, load_utterance
+from assistant.limits import MAX_DURATION
+from assistant.sound.audio import SAMPLE_RATE, LiveResampler, Utterance, load_utterance
 from assistant.sound.endpointing import CHUNK, Closed, Endpointer, Event, Paused, Resumed, Started, Thresholds
 
 SPOKEN_ON = ("lobster", "peaceful_night", "newgate", "phone_number", "alarm", "capital")  # without a long stop inside

@@ -15,13 +15,14 @@ from websockets.sync.client import ClientConnection, connect
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Lane
 from assistant.lanes.names import LANES
+from assistant.limits import MAX_EARS, MAX_VISITORS
 from assistant.sound.audio import SAMPLE_RATE, Utterance
 from tests.browser.conftest import ScriptedLane, free_port, hums
 from ui import live, serving
 from ui.live import REFUSED
 from ui.machine import Crowded, Machine
 from ui.serving import Address
-from ui.visit import MOST, MOST_EARS, Visit, Visits
+from ui.visit import Visit, Visits
 
 UTTERANCE = Utterance(np.full(2 * SAMPLE_RATE, 0.1, np.float32))
 
@@ -128,16 +129,16 @@ def test_a_browser_that_does_not_listen_is_given_up(port: int, visits: list[Visi
 def test_the_visitor_who_was_quiet_for_longest_is_forgotten_first() -> None:
     visits = Visits(Machine({}))
     first = visits.of(None)
-    others = [visits.of(None) for _ in range(MOST - 1)]
+    others = [visits.of(None) for _ in range(MAX_VISITORS - 1)]
     visits.of(first.key)
     visits.of(None)
     assert visits.find(first.key) is first and visits.find(others[0].key) is None
-    assert len({visit.key for visit in others}) == MOST - 1
+    assert len({visit.key for visit in others}) == MAX_VISITORS - 1
 
 
 def test_only_so_many_are_hands_free_at_a_time() -> None:
     visits = Visits(Machine({}))
-    ears = [visits.listen(visits.of(None)) for _ in range(MOST_EARS)]
+    ears = [visits.listen(visits.of(None)) for _ in range(MAX_EARS)]
     with pytest.raises(Crowded):
         visits.listen(visits.of(None))
     ears[0].close()

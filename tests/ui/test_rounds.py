@@ -15,17 +15,17 @@ import pytest
 
 import ui
 from assistant.files import SAMPLES
-from assistant.lanes.conversation import MAX_SPEECH
 from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Chunks, Heard, Lane, Reply, TextDelta
 from assistant.lanes.names import LANES
 from assistant.latency import Latency
+from assistant.limits import MAX_SPEECH, MAX_WAITING
 from assistant.sound.audio import SAMPLE_RATE, AudioError, Utterance
 from ui.comparison import comparison
 from ui.explanation import explain
 from ui.export import write_export
 from ui.lane_card import card
-from ui.machine import MOST_WAITING, Crowded, Machine
+from ui.machine import Crowded, Machine
 from ui.progress import Progress, one_after_the_other, order_of
 from ui.rounds import LONGEST, Answer, Round, measurements, with_round
 from ui.texts import CHINESE, ENGLISH
@@ -199,7 +199,7 @@ def test_visitors_are_served_in_the_order_they_came_once_the_models_are_there() 
 
 def test_a_line_that_is_too_long_is_refused() -> None:
     machine = Machine({})
-    places = [machine.place() for _ in range(MOST_WAITING)]
+    places = [machine.place() for _ in range(MAX_WAITING)]
     for place in places:
         place.__enter__()
     with pytest.raises(Crowded), machine.place():

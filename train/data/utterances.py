@@ -8,8 +8,9 @@ from typing import Any
 import soundfile
 
 from assistant.files import read_text, whole
+from assistant.limits import MAX_DURATION
 from assistant.process import way_out
-from assistant.sound.audio import MAX_DURATION, AudioError, load_utterance
+from assistant.sound.audio import AudioError, load_utterance
 from train.data.manifest import read_manifest, refuse_held_out
 
 # Endings of recordings, in any case: what libsndfile or PyAV reads, videos for their sound.

@@ -20,7 +20,8 @@ import soundfile
 from tqdm import tqdm
 
 from assistant.files import ASSETS, SAMPLES, read_json_lines, whole
-from assistant.sound.audio import MIN_DURATION, SAMPLE_RATE, load_utterance
+from assistant.limits import MIN_DURATION
+from assistant.sound.audio import SAMPLE_RATE, load_utterance
 from train.data.augmentation import add_noise, reverberate
 from train.data.manifest import held_out, read_manifest, write_manifest
 from train.data.spoken_form import CHINESE, spell_numbers, spoken_form
