@@ -11,7 +11,18 @@ from assistant.files import ROOT
 
 # Lowest first: a room may know those before it, and never one after it.
 ROOMS = {
-    "assistant": ["limits", "files", "process", "system_packages", "latency", "sound", "model", "lanes", "voice", "commands"],
+    "assistant": [
+        "limits",
+        "files",
+        "process",
+        "system_packages",
+        "latency",
+        "sound",
+        "model",
+        "lanes",
+        "voice",
+        "commands",
+    ],
     "train": ["workers", "command_line", "data", "synthesis", "labels", "stages", "questions", "evaluation"],
 }
 HOUSES = {"assistant": set(), "ui": {"assistant"}, "train": {"assistant"}}  # what each may know beside itself

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import soxr
@@ -113,7 +112,7 @@ def _frames(data: bytes) -> Iterator[tuple[np.ndarray, int]]:
             stream = container.streams.best("audio")
             if stream is None:
                 return
-            broken = 0
+            broken, kind, resampler = 0, None, av.AudioResampler(format="flt")
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
@@ -125,15 +124,13 @@ def _frames(data: bytes) -> Iterator[tuple[np.ndarray, int]]:
                 for frame in frames:
                     assert isinstance(frame, av.AudioFrame)
                     broken = 0
-                    yield floats(_channels(frame)), frame.sample_rate
+                    if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                        resampler = av.AudioResampler(format="flt")
+                    # All channels in one plane: PyAV counts planes wrongly from eight channels on, and crashes.
+                    for packed in resampler.resample(frame):
+                        yield packed.to_ndarray().reshape(-1, packed.layout.nb_channels), packed.sample_rate
     except (av.error.FFmpegError, OSError, ValueError, IndexError, UnicodeError):
         return  # what was decoded so far has been heard
-
-
-def _channels(frame: Any) -> np.ndarray:
-    """Samples [n, channels] of an `av.AudioFrame`, as they are stored."""
-    values = frame.to_ndarray()
-    return values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
 
 
 def floats(samples: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from assistant.lanes.dialogue import Turn
 from assistant.lanes.lane import Chunks, Heard, Lane, Reply, TextDelta
 from assistant.lanes.names import LANES
 from assistant.latency import Latency
-from assistant.limits import MAX_SPEECH, MAX_WAITING
+from assistant.limits import MAX_ROUNDS, MAX_SPEECH, MAX_WAITING
 from assistant.sound.audio import SAMPLE_RATE, AudioError, Utterance
 from ui.comparison import comparison
 from ui.explanation import explain
@@ -27,7 +27,7 @@ from ui.export import write_export
 from ui.lane_card import card
 from ui.machine import Crowded, Machine
 from ui.progress import Progress, one_after_the_other, order_of
-from ui.rounds import LONGEST, Answer, Round, measurements, with_round
+from ui.rounds import Answer, Round, measurements, with_round
 from ui.texts import CHINESE, ENGLISH
 from ui.word_difference import word_difference
 
@@ -123,9 +123,9 @@ def test_only_rounds_that_both_lanes_answered_are_compared() -> None:
 
 def test_a_visit_forgets_its_oldest_rounds() -> None:
     rounds: list[Round] = []
-    for number in range(LONGEST + 5):
+    for number in range(MAX_ROUNDS + 5):
         rounds = with_round(rounds, one_round(text=str(number)))
-    assert len(rounds) == LONGEST and rounds[-1].answers["end_to_end"].text == str(LONGEST + 4)
+    assert len(rounds) == MAX_ROUNDS and rounds[-1].answers["end_to_end"].text == str(MAX_ROUNDS + 4)
 
 
 def test_the_difference_is_explained_by_the_stages_that_made_it() -> None:
