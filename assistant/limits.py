@@ -11,7 +11,7 @@ SILENCE_PEAK = 1e-3  # full scale is 1.0; -60 dBFS is below the noise of any wor
 # Conversations
 MAX_REPLY = 256  # tokens
 CONTEXT = 2048  # tokens of a conversation, its next reply included: 50 MB of keys and values with the default LLM
-MEMORIES = 8  # conversations and lanes whose keys and values are kept at a time; the others are read again when asked
+MEMORIES = 4  # conversations and lanes whose keys and values are kept at a time: two visitors; others are read again
 MAX_EXCHANGES = 100  # kept to look back at and ask about again
 MAX_SPEECH = 600.0  # seconds of recordings kept for it: 38 MB
 

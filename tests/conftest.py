@@ -1,5 +1,7 @@
 """Small stand-ins for the models, and the real ones, loaded once for all tests."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +80,15 @@ def tiny_whisper_folder(tiny_whisper: Whisper, tmp_path_factory: pytest.TempPath
     state = {name: value.half().clone() for name, value in tiny_whisper.state_dict().items() if "mask" not in name}
     save_file(state, folder / "model.safetensors")
     return folder
+
+
+def listening_to_signals() -> None:
+    """For a child process, before it begins: `nohup`, or a shell's `&`, passes on that signals are ignored."""
+    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+LISTENING = {} if os.name == "nt" else {"preexec_fn": listening_to_signals}
 
 
 @pytest.fixture(params=["vocabulary", "residual", "linear", "linear_adaptor"])

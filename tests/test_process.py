@@ -18,6 +18,7 @@ import pytest
 from assistant import process
 from assistant.commands import environment
 from assistant.files import ROOT
+from tests.conftest import LISTENING
 
 PROXIES = [
     {"http_proxy": "http://127.0.0.1:9"},
@@ -139,7 +140,13 @@ def hold(cache: Path, wait: str = "sys.stdin.read()", **options: object) -> tupl
     code = HOLD.format(wait=wait)
     pipe = subprocess.PIPE
     held = subprocess.Popen(
-        [sys.executable, "-c", code, str(cache)], cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **options
+        [sys.executable, "-c", code, str(cache)],
+        cwd=ROOT,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        **(LISTENING | options),
     )  # type: ignore[call-overload]
     return held, Path(held.stdout.readline().strip())
 

@@ -29,6 +29,7 @@ from assistant.latency import Latency
 from assistant.model.prompt import Message
 from assistant.sound.audio import SAMPLE_RATE, AudioError, Utterance
 from tests.browser.conftest import free_port
+from tests.conftest import LISTENING
 from ui import serving
 from ui.machine import Machine
 from ui.serving import Address, ServingError
@@ -280,7 +281,7 @@ def test_the_page_opens_behind_any_proxy_and_leaves_no_recording(
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"EARSHOT_CACHE": str(cache), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)} | proxy
     command = [sys.executable, "-c", PAGE, str(port)]
-    page = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    page = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, **LISTENING)
     try:
         assert page.stdout is not None and f"http://127.0.0.1:{port}/" in page.stdout.readline()
         api = f"http://127.0.0.1:{port}/gradio_api/upload"
