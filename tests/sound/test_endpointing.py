@@ -204,3 +204,22 @@ def test_live_speech_at_any_rate_is_heard(rate: int) -> None:
     over = [event.utterance for event in told if isinstance(event, Closed)]
     assert len(over) == 1
     assert over[0].duration == pytest.approx(closed(hear(stream))[0][1].duration, abs=0.07)
+
+
+def test_a_television_behind_the_speaker_is_no_speaker() -> None:
+    """A voice 30 dB below goes on for a minute; one question is asked near its beginning."""
+    question = load_utterance(SAMPLES / "capital.flac").resampled()
+    programmes = [np.tile(load_utterance(SAMPLES / f"{name}.flac").resampled(), 12) for name in ("jfk", "newgate")]
+    for programme in programmes:
+        stream = programme[: 40 * SAMPLE_RATE] * np.float32(10 ** (-30 / 20))
+        stream[2 * SAMPLE_RATE : 2 * SAMPLE_RATE + len(question)] += question
+        found = closed(hear(stream))
+        assert 1 <= len(found) <= 2
+
+
+def test_who_shouts_once_is_still_heard_when_they_speak_again() -> None:
+    question = load_utterance(SAMPLES / "capital.flac").resampled()
+    pause = np.zeros(2 * SAMPLE_RATE, np.float32)
+    shout = (question / np.abs(question).max()).clip(-1, 1)
+    stream = np.concatenate([pause, shout, pause, question * np.float32(10 ** (-15 / 20)), pause])
+    assert len(closed(hear(stream))) == 2
