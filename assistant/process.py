@@ -135,13 +135,16 @@ def folder_of_our_own(parent: Path, prefix: str) -> Iterator[Path]:
     for old in parent.glob(f"{prefix}*"):
         _delete_abandoned(old)
     with _signals_end_the_block():
-        while True:
+        for _ in range(10):
             folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             with contextlib.suppress(OSError):
                 alive = _lock(folder / ALIVE)
                 if (folder / ALIVE).exists():
                     break
                 alive.close()  # another Earshot took the folder for abandoned just before it was locked
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            raise OSError(f"Files in {parent} cannot be locked. Set EARSHOT_CACHE to a folder on a local disk.")
         try:
             yield folder
         finally:

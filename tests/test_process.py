@@ -201,6 +201,16 @@ def test_what_a_kill_leaves_is_swept_at_the_next_start_and_nothing_else(tmp_path
     assert not kept.exists() and not others.exists() and (outside / process.ALIVE).exists()
 
 
+def test_a_disk_that_knows_no_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(process, "_lock", refuse)
+    with pytest.raises(OSError, match="local disk"), process.folder_of_our_own(tmp_path, "visitors-"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nobody_else_may_read_it_and_temporary_files_go_there(tmp_path: Path) -> None:
     import tempfile
 
