@@ -15,7 +15,7 @@ import gradio as gr
 from assistant.files import ASSETS, cache_directory
 from assistant.lanes.lane import Lane
 from assistant.limits import KEEP, MAX_UPLOAD, MAX_VISITORS
-from assistant.process import folder_of_our_own, temporary_files_in, way_out
+from assistant.process import folder_of_our_own, give_memory_back, temporary_files_in, way_out
 from assistant.voice.tts import load_voice
 from ui.live import add_live_routes
 from ui.machine import Machine
@@ -142,6 +142,7 @@ def visitors_folder() -> Iterator[Path]:
     def forget() -> None:
         while not over.wait(SWEEP):
             delete_older(folder, KEEP)
+            give_memory_back()
 
     with folder_of_our_own(cache_directory(), "visitors-") as folder, temporary_files_in(folder):
         threading.Thread(target=forget, name="forget", daemon=True).start()

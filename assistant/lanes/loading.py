@@ -1,6 +1,5 @@
 """Loads the lanes: one LLM and one Whisper in memory, whichever lanes are wanted."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +50,9 @@ def load_lanes(options: ModelOptions | None = None) -> dict[str, Lane]:
     config = read_config(options.checkpoint)
     speech = END_TO_END in options.lanes
     lora = read_lora(options.checkpoint, config) if speech else None
-    with ThreadPoolExecutor() as pool:  # Whisper is read while the LLM is
-        hearing = pool.submit(load_whisper, options.whisper or config.whisper, device)
-        llm = load_llm(options.llm or config.llm or DEFAULT_LLM, options.precision, device, lora)
-        whisper = hearing.result()
+    # One after the other: transformers sets torch's default type for the whole process while it builds a model.
+    llm = load_llm(options.llm or config.llm or DEFAULT_LLM, options.precision, device, lora)
+    whisper = load_whisper(options.whisper or config.whisper, device)
     llm.system = options.system
     lanes: dict[str, ModelLane] = {}
     if speech:
