@@ -48,14 +48,17 @@ def prepare() -> None:
 
 def _share_memory_between_threads() -> None:
     """glibc gives every thread a heap of its own, and none gives back to another: 800 MB with ten visitors."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX
+    _of_glibc("mallopt", -8, 2)  # M_ARENA_MAX
 
 
 def give_memory_back() -> None:
     """Hand what was freed in this process back to the machine, where the C library can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _of_glibc("malloc_trim", 0)
+
+
+def _of_glibc(name: str, *arguments: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        getattr(ctypes.CDLL("libc.so.6"), name)(*arguments)
 
 
 def _leads_out(name: str) -> bool:

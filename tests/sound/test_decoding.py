@@ -2,7 +2,6 @@
 
 import io
 import struct
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -167,32 +166,6 @@ def test_a_list_that_names_other_files_opens_none(tmp_path: Path, text: str) -> 
         (tmp_path / name).write_text(text.format(path=other))
         with pytest.raises(AudioError, match="not audio"):
             load_utterance(tmp_path / name)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="these are no names there")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "12:30 memo.m4a",
-        "file:a.m4a",
-        "concat:a|b.m4a",
-        "pipe:0",
-        "http:x.wav",
-        "%03d.wav",
-        "*.wav",
-        "-i",
-        "[a].m4a",
-        "data:audio;base64,AAAA",
-        "subfile,,start,0,end,9,,:a",
-        "\u4f60\u597d.m4a",
-        "\U0001f442.m4a",
-        "a\nb'\".m4a",
-    ],
-)
-def test_a_name_is_only_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(encoded("ipod"))
-    assert load_utterance(name).duration == pytest.approx(SECONDS, abs=0.1)
 
 
 def test_rates_that_no_microphone_has_are_refused() -> None:
